@@ -1,0 +1,2 @@
+//! Generation and house rules.
+fn main() {}
