@@ -1,1 +1,11 @@
-//! To be written.
+//! What users say: kinds, annotations and the predecessors' objects, as types.
+//!
+//! Text that a person wrote becomes a type here or is refused here, with a message that names the
+//! part that is wrong. No crate downstream parses user text again, so none of it reaches a rule,
+//! a command line or a configuration file. Nothing here does I/O, and nothing here knows what
+//! other objects exist.
+
+pub mod interface;
+pub mod object;
+pub mod port;
+pub mod source_range;

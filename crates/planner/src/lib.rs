@@ -1,1 +1,7 @@
-//! To be written.
+//! Cluster view and host view to desired state and findings.
+//!
+//! Everything is decided here and nothing is done here: no I/O, no clock. Planning cannot fail on
+//! user input; what a user got wrong becomes a [`finding::Finding`], and costs only its own effect.
+
+pub mod desired;
+pub mod finding;
