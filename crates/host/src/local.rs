@@ -1,0 +1,230 @@
+//! Runs commands on this machine. No shell, no inherited environment, no process left behind.
+
+use std::collections::VecDeque;
+use std::io;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use command::{Command, Output};
+use futures::future::BoxFuture;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+
+use crate::{ExecuteError, Executor};
+
+/// How this machine is called in errors.
+const HOST: &str = "this machine";
+
+/// Where programs are looked for, wherever we were started from.
+pub(crate) const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How much a command may read and write.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Limits {
+    /// The longest input, in bytes.
+    pub stdin: usize,
+    /// The longest standard output, in bytes; one byte more is an error.
+    pub stdout: usize,
+    /// How much of the standard error is kept, in bytes; the rest is dropped.
+    pub stderr: usize,
+}
+
+impl Default for Limits {
+    /// Room for the listing of several hundred thousand map elements.
+    fn default() -> Self {
+        Self { stdin: 64 << 20, stdout: 128 << 20, stderr: 64 << 10 }
+    }
+}
+
+/// Runs commands on this machine.
+#[derive(Clone, Debug)]
+pub struct Local {
+    deadline: Duration,
+    limits: Limits,
+    path: String,
+    own: OwnProcesses,
+}
+
+impl Default for Local {
+    fn default() -> Self {
+        Self {
+            deadline: Duration::from_secs(30),
+            limits: Limits::default(),
+            path: SYSTEM_PATH.to_owned(),
+            own: OwnProcesses::default(),
+        }
+    }
+}
+
+impl Local {
+    /// Returns an executor with a deadline of 30 seconds and the default [`Limits`].
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets how long a command may take. One that takes longer is killed.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Sets how much a command may read and write.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Sets where programs are looked for, in place of the system's usual directories.
+    #[must_use]
+    pub fn path(mut self, path: impl Into<String>) -> Self {
+        self.path = path.into();
+        self
+    }
+
+    /// The processes that this executor and its clones started, to tell their changes from others'.
+    #[must_use]
+    pub fn own_processes(&self) -> OwnProcesses {
+        self.own.clone()
+    }
+
+    /// Runs `command` with a deadline of its own. Clones may run at the same time.
+    ///
+    /// # Errors
+    ///
+    /// As [`Executor::run`].
+    pub async fn run_within(
+        &self,
+        command: &Command,
+        deadline: Duration,
+    ) -> Result<Output, ExecuteError> {
+        tokio::time::timeout(deadline, self.run_to_end(command)).await.unwrap_or_else(|_| {
+            Err(ExecuteError::Deadline {
+                host: HOST.to_owned(),
+                command: command.to_string(),
+                after: deadline,
+            })
+        })
+    }
+
+    async fn run_to_end(&self, command: &Command) -> Result<Output, ExecuteError> {
+        if command.stdin.len() > self.limits.stdin {
+            return Err(ExecuteError::InputTooLong {
+                host: HOST.to_owned(),
+                command: command.to_string(),
+                size: command.stdin.len(),
+                limit: self.limits.stdin,
+            });
+        }
+        let cannot_start = |source: io::Error| ExecuteError::CannotStart {
+            host: HOST.to_owned(),
+            program: command.program,
+            reason: source.to_string(),
+        };
+
+        let mut child = tokio::process::Command::new(command.program.name())
+            .args(&command.args)
+            .env_clear()
+            .env("PATH", &self.path)
+            .env("LC_ALL", "C")
+            .current_dir("/")
+            .stdin(if command.stdin.is_empty() { Stdio::null() } else { Stdio::piped() })
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // An interrupt typed at our terminal is for us alone.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(cannot_start)?;
+        self.own.remember(child.id());
+
+        let stdin = child.stdin.take();
+        let stdout = child.stdout.take();
+        let stderr = child.stderr.take();
+        let write = async {
+            if let Some(mut stdin) = stdin {
+                // A program that ends before it has read everything says why by other means.
+                let _ = stdin.write_all(command.stdin.as_bytes()).await;
+            }
+        };
+        let ((), stdout, stderr) = tokio::join!(
+            write,
+            read_all(stdout, self.limits.stdout),
+            read_beginning(stderr, self.limits.stderr),
+        );
+        let stdout = stdout.map_err(cannot_start)?.ok_or_else(|| ExecuteError::OutputTooLong {
+            host: HOST.to_owned(),
+            command: command.to_string(),
+            limit: self.limits.stdout,
+        })?;
+        let stderr = stderr.map_err(cannot_start)?;
+        let status = child.wait().await.map_err(cannot_start)?;
+
+        Ok(Output { status: status.code(), stdout: text(stdout), stderr: text(stderr) })
+    }
+}
+
+impl Executor for Local {
+    fn run<'a>(&'a mut self, command: &'a Command) -> BoxFuture<'a, Result<Output, ExecuteError>> {
+        Box::pin(self.run_within(command, self.deadline))
+    }
+}
+
+/// The processes that a [`Local`] started last, by number.
+///
+/// The kernel tells with every firewall change which process made it. Numbers are used again after
+/// a while, so only the latest are remembered.
+#[derive(Clone, Debug, Default)]
+pub struct OwnProcesses(Arc<Mutex<VecDeque<u32>>>);
+
+impl OwnProcesses {
+    const REMEMBERED: usize = 256;
+
+    /// Whether `pid` is one of ours.
+    #[must_use]
+    pub fn contains(&self, pid: u32) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&pid)
+    }
+
+    fn remember(&self, pid: Option<u32>) {
+        let Some(pid) = pid else { return };
+        let mut pids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if pids.len() == Self::REMEMBERED {
+            pids.pop_front();
+        }
+        pids.push_back(pid);
+    }
+}
+
+/// Turns output into text without refusing any; what is not UTF-8 cannot be of interest to us.
+pub(crate) fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes)
+        .unwrap_or_else(|bytes| String::from_utf8_lossy(bytes.as_bytes()).into_owned())
+}
+
+/// Returns everything up to the end, or nothing when that is more than `limit` bytes.
+async fn read_all(
+    reader: Option<impl AsyncRead + Unpin>,
+    limit: usize,
+) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    if let Some(reader) = reader {
+        reader.take(limit as u64 + 1).read_to_end(&mut bytes).await?;
+    }
+    Ok((bytes.len() <= limit).then_some(bytes))
+}
+
+/// Returns the first `limit` bytes and reads on to the end, so that the writer is never held up.
+async fn read_beginning(
+    reader: Option<impl AsyncRead + Unpin>,
+    limit: usize,
+) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if let Some(mut reader) = reader {
+        (&mut reader).take(limit as u64).read_to_end(&mut bytes).await?;
+        tokio::io::copy(&mut reader, &mut tokio::io::sink()).await?;
+    }
+    Ok(bytes)
+}
