@@ -1,1 +1,17 @@
-//! To be written.
+//! What tests, benches and the demo share: network namespaces, probes, real components and packet
+//! tables.
+//!
+//! Start with [`lab::Lab`]. Nothing here knows what Portcullis decides: a lab gives machines and
+//! wires, the probes say what really happened to a packet.
+
+pub mod lab;
+pub mod probe;
+pub mod requirement;
+pub mod wait;
+
+#[path = "../agent/message.rs"]
+mod message;
+
+pub use lab::{Lab, Machine};
+pub use message::Protocol;
+pub use requirement::{Missing, require};

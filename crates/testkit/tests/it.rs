@@ -1,0 +1,8 @@
+//! The test bed's own tests, with real namespaces and packets.
+
+#[path = "it/labs.rs"]
+mod labs;
+#[path = "it/probes.rs"]
+mod probes;
+#[path = "it/skips.rs"]
+mod skips;

@@ -1,0 +1,1 @@
+//! A skip is loud, or a failure.
