@@ -5,7 +5,12 @@
 //! a command line or a configuration file. Nothing here does I/O, and nothing here knows what
 //! other objects exist.
 
+pub mod annotation;
+// pub mod host;
 pub mod interface;
+pub mod name;
 pub mod object;
 pub mod port;
+pub mod port_range;
+pub mod problem;
 pub mod source_range;

@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::problem::excerpt;
+
 /// A port between 1 and 65535, in host byte order.
 pub type Port = NonZeroU16;
 
@@ -57,6 +59,21 @@ impl FromStr for Protocol {
         Self::ALL
             .into_iter()
             .find(|it| it.name().eq_ignore_ascii_case(text))
-            .ok_or_else(|| ParseProtocolError(text.to_owned()))
+            .ok_or_else(|| ParseProtocolError(excerpt(text)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_protocols_in_any_case() {
+        for text in ["udp", "UDP", "uDp"] {
+            assert_eq!(text.parse(), Ok(Protocol::Udp));
+        }
+        for text in ["", "ud", "udp ", "ucp", "17", "ｕｄｐ", "icmp"] {
+            assert_eq!(text.parse::<Protocol>(), Err(ParseProtocolError(text.to_owned())));
+        }
     }
 }
