@@ -32,5 +32,4 @@ pub use cluster::{Cluster, ClusterOptions, ECHO_IMAGE};
 pub use control_plane::{ControlPlane, ControlPlaneOptions};
 pub use namespace::Holder;
 pub use node::Node;
-pub use programs::NotSetUp;
 pub use underlay::{AddressPlan, Underlay};

@@ -149,8 +149,8 @@ impl Lab {
         b_addresses: &[&str],
     ) -> anyhow::Result<()> {
         a.ip_batch(&format!(
-            "link add {a_interface} type veth peer name {b_interface} netns {}\n{}",
-            b.pid(),
+            "{}{}",
+            machine::veth(a_interface, b_interface, b),
             machine::up_with_addresses(a_interface, a_addresses),
         ))?;
         b.ip_batch(&machine::up_with_addresses(b_interface, b_addresses))

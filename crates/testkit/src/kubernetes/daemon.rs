@@ -15,7 +15,7 @@ use anyhow::{Context as _, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::deadline::wait_for;
+use crate::wait::until_ok;
 
 /// The end of a log that an error message quotes.
 const LOG_TAIL_LINES: usize = 15;
@@ -73,7 +73,7 @@ impl Daemon {
     /// Asks the program to end, and kills it when it has not within `grace`.
     pub(super) fn stop(&mut self, grace: Duration) {
         self.signal(Signal::SIGTERM);
-        let ended = wait_for(&self.name, grace, || Ok(self.child.try_wait()?));
+        let ended = until_ok(&self.name, grace, || Ok(self.child.try_wait()?));
         if ended.is_err() {
             self.kill();
         }

@@ -1,48 +1,28 @@
-//! Waiting for a level with a deadline, where the other side sends no event.
+//! Waiting for a level that is asked for asynchronously; [`crate::wait`] has the same for the rest.
 
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-/// How often a level is looked at. Short against what is waited for, long against a look.
+/// How often a level is looked at: short against what is waited for, long against a look.
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// Looks until `ready` yields a value.
+/// Asks until there is an answer.
 ///
 /// # Errors
 ///
-/// Fails at once when `ready` fails, and after `limit` with `what` in the message.
-pub(super) fn wait_for<T>(
+/// The first error of `ask`, or what did not happen when `limit` has passed.
+pub(super) async fn until_ok<T>(
     what: &str,
     limit: Duration,
-    mut ready: impl FnMut() -> anyhow::Result<Option<T>>,
+    mut ask: impl AsyncFnMut() -> anyhow::Result<Option<T>>,
 ) -> anyhow::Result<T> {
-    let end = Instant::now() + limit;
+    let begin = Instant::now();
     loop {
-        if let Some(value) = ready().with_context(|| format!("while waiting for {what}"))? {
-            return Ok(value);
+        if let Some(answer) = ask().await.with_context(|| format!("while waiting for {what}"))? {
+            return Ok(answer);
         }
-        anyhow::ensure!(Instant::now() < end, "waited {limit:?} for {what}");
-        std::thread::sleep(INTERVAL);
-    }
-}
-
-/// The same for what is asked asynchronously.
-///
-/// # Errors
-///
-/// As [`wait_for`].
-pub(super) async fn wait_for_async<T>(
-    what: &str,
-    limit: Duration,
-    mut ready: impl AsyncFnMut() -> anyhow::Result<Option<T>>,
-) -> anyhow::Result<T> {
-    let end = Instant::now() + limit;
-    loop {
-        if let Some(value) = ready().await.with_context(|| format!("while waiting for {what}"))? {
-            return Ok(value);
-        }
-        anyhow::ensure!(Instant::now() < end, "waited {limit:?} for {what}");
+        anyhow::ensure!(begin.elapsed() < limit, "not within {limit:?}: {what}");
         tokio::time::sleep(INTERVAL).await;
     }
 }

@@ -8,7 +8,7 @@ use kube::core::{DynamicObject, GroupVersionKind};
 use kube::discovery::{ApiCapabilities, ApiResource, Scope};
 use kube::{Api, Client, ResourceExt as _};
 
-use super::deadline::wait_for_async;
+use super::deadline::until_ok;
 
 /// How long a kind may take to be served after its definition was applied.
 const KIND_SERVED_LIMIT: Duration = Duration::from_secs(10);
@@ -40,7 +40,7 @@ fn parse(text: &str) -> anyhow::Result<Vec<DynamicObject>> {
 /// Asks the server for a kind, and waits for it: a definition is served a moment after it was created.
 async fn served(client: &Client, kind: &GroupVersionKind) -> anyhow::Result<(ApiResource, ApiCapabilities)> {
     let what = format!("the kind {} {} to be served", kind.api_version(), kind.kind);
-    wait_for_async(&what, KIND_SERVED_LIMIT, async || Ok(kube::discovery::pinned_kind(client, kind).await.ok())).await
+    until_ok(&what, KIND_SERVED_LIMIT, async || Ok(kube::discovery::pinned_kind(client, kind).await.ok())).await
 }
 
 fn scoped(client: &Client, object: &DynamicObject, resource: &ApiResource, capabilities: &ApiCapabilities) -> Api<DynamicObject> {

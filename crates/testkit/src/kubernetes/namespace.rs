@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::daemon::{Daemon, bound_command, run};
-use super::deadline::wait_for;
+use crate::wait::until_ok;
 use super::programs::Programs;
 
 const START_LIMIT: Duration = Duration::from_secs(5);
@@ -38,7 +38,7 @@ impl Holder {
         let mut process = Daemon::start(name, command, log)?;
         // The first process of the namespace is a child of the one that made it.
         let parent = process.pid();
-        let pid = wait_for(name, START_LIMIT, || {
+        let pid = until_ok(name, START_LIMIT, || {
             process.ensure_running()?;
             Ok(first_child(parent))
         })?;
@@ -47,7 +47,7 @@ impl Holder {
 
     fn ready(mut process: Daemon, pid: u32, everything: bool) -> anyhow::Result<Self> {
         let executable = PathBuf::from(format!("/proc/{pid}/exe"));
-        wait_for("new namespaces", START_LIMIT, || {
+        until_ok("new namespaces", START_LIMIT, || {
             process.ensure_running()?;
             // Once it is the pause program, everything before it was done.
             Ok(std::fs::read_link(&executable).ok().filter(|it| it.ends_with("pause")))

@@ -5,15 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 
-/// The real Kubernetes was not built on this machine yet.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("the real Kubernetes is not set up: run `make setup` or `scripts/setup kubernetes images` (missing: {missing})")]
-pub struct NotSetUp {
-    /// What `scripts/setup missing` listed.
-    pub missing: String,
-}
+use crate::Missing;
 
 /// The directories that hold the programs.
 #[derive(Debug)]
@@ -29,22 +23,25 @@ impl Programs {
     ///
     /// # Errors
     ///
-    /// [`NotSetUp`] when something has to be built first.
-    pub(super) fn find() -> anyhow::Result<&'static Self> {
-        static FOUND: OnceLock<Programs> = OnceLock::new();
-        if let Some(found) = FOUND.get() {
-            return Ok(found);
-        }
-        let missing = Command::new(setup()).args(["missing", "kubernetes", "images"]).output();
-        let missing = missing.context("cannot run scripts/setup")?;
+    /// What has to be built first, and how.
+    pub(super) fn find() -> Result<&'static Self, Missing> {
+        static FOUND: OnceLock<Result<Programs, Missing>> = OnceLock::new();
+        FOUND.get_or_init(Self::ask).as_ref().map_err(Clone::clone)
+    }
+
+    fn ask() -> Result<Self, Missing> {
+        let remedy = "run `make setup`, or `scripts/setup kubernetes images`";
+        let not_set_up = |what: String| Missing::new(format!("the real Kubernetes is not set up ({what})"), remedy);
+        let run = |arguments: &[&str]| {
+            Command::new(setup()).args(arguments).output().map_err(|it| not_set_up(format!("cannot run scripts/setup: {it}")))
+        };
+        let missing = run(&["missing", "kubernetes", "images"])?;
         if !missing.status.success() {
-            let listed = String::from_utf8_lossy(&missing.stdout).trim().replace('\n', ", ");
-            let said = String::from_utf8_lossy(&missing.stderr).trim().to_owned();
-            let missing = if listed.is_empty() { said } else { listed };
-            return Err(NotSetUp { missing }.into());
+            let said = [missing.stdout, missing.stderr].concat();
+            return Err(not_set_up(String::from_utf8_lossy(&said).trim().replace('\n', ", ")));
         }
-        let found = Self::parse(&query("where")?)?;
-        Ok(FOUND.get_or_init(|| found))
+        let listing = run(&["where"])?.stdout;
+        Self::parse(&String::from_utf8_lossy(&listing)).map_err(|it| not_set_up(it.to_string()))
     }
 
     fn parse(listing: &str) -> anyhow::Result<Self> {
@@ -100,10 +97,4 @@ fn tree() -> &'static Path {
     // Two levels above this crate. The crate is never installed, so the tree it was built from is there.
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
     own.parent().and_then(Path::parent).unwrap_or(own)
-}
-
-fn query(what: &str) -> anyhow::Result<String> {
-    let output = Command::new(setup()).arg(what).output().context("cannot run scripts/setup")?;
-    ensure!(output.status.success(), "scripts/setup {what}: {}", String::from_utf8_lossy(&output.stderr).trim());
-    String::from_utf8(output.stdout).context("scripts/setup printed something that is not UTF-8")
 }

@@ -7,6 +7,7 @@ use std::io::Write as _;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
@@ -66,8 +67,8 @@ impl Machine {
         self.ip_batch("link set lo up\n")?;
         // A new namespace inherits some of these from the host that the test runs on.
         self.forwarding(false)?;
-        self.reverse_path(ReversePath::Off)?;
-        for which in ["all", "default"] {
+        for which in ["all", "default", "lo"] {
+            self.sysctl(&format!("ipv4/conf/{which}/rp_filter"), "0")?;
             for key in ["accept_dad", "accept_ra", "router_solicitations"] {
                 let _no_ipv6 = self.sysctl(&format!("ipv6/conf/{which}/{key}"), "0");
             }
@@ -419,6 +420,23 @@ impl Drop for BlackHole {
         // When the machine is gone, so is the table.
         let _gone = self.machine.run("nft", &["delete", "table", "inet", &self.table]);
     }
+}
+
+/// A line for `ip -batch` that makes a cable from an interface of the machine where it runs to
+/// one of `other`.
+///
+/// All interfaces get different index numbers. The kernel tells a veth from an ordinary device by
+/// its peer having another number; if both have the same, as the first interfaces of two new
+/// machines would, it lets up to a second pass before it takes notice of the carrier (rate limit
+/// of `linkwatch`), and all packets of that second are lost.
+pub(super) fn veth(interface: &str, other_interface: &str, other: &Machine) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(1000);
+    let index = NEXT.fetch_add(2, Ordering::Relaxed);
+    format!(
+        "link add {interface} index {index} type veth peer name {other_interface} index {} netns {}\n",
+        index + 1,
+        other.pid()
+    )
 }
 
 /// Lines for `ip -batch` that add addresses to an interface and switch it on.

@@ -38,9 +38,8 @@ impl Network {
         let number = self.ports.fetch_add(1, Ordering::Relaxed);
         let port = format!("{}{number}", self.bridge);
         self.wiring.ip_batch(&format!(
-            "link add {port} type veth peer name {interface} netns {}\n\
-             link set {port} master {} up\n",
-            machine.pid(),
+            "{}link set {port} master {} up\n",
+            machine::veth(&port, interface, machine),
             self.bridge,
         ))?;
         machine.ip_batch(&machine::up_with_addresses(interface, addresses))
