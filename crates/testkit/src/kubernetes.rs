@@ -16,6 +16,7 @@
 mod account;
 mod certificates;
 mod cluster;
+mod control_groups;
 mod control_plane;
 mod daemon;
 mod deadline;

@@ -263,9 +263,9 @@ impl ControlPlane {
         let post = kube::api::PostParams::default();
         accounts.create(&post, &account).await.with_context(|| format!("cannot make service account {namespace}/{name}"))?;
         self.bind(&subject, cluster_roles).await?;
-        let request = TokenRequest { spec: TokenRequestSpec::default(), ..TokenRequest::default() };
+        let request = TokenRequest { spec: Some(TokenRequestSpec::default()), ..TokenRequest::default() };
         let granted = accounts.create_token_request(name, &post, &request).await.context("cannot get a token")?;
-        let token = granted.status.context("a token request without a token")?.token;
+        let token = granted.status.and_then(|it| it.token).context("a token request without a token")?;
         let text = kubeconfig(&self.url(), &self.authority.pair.public, &Credential::Token(&token));
         Ok(Access::new(self.workspace.write(&format!("account-{namespace}-{name}.kubeconfig"), text)?))
     }
@@ -276,7 +276,7 @@ impl ControlPlane {
             let binding = ClusterRoleBinding {
                 metadata: ObjectMeta { generate_name: Some("testkit-".into()), ..ObjectMeta::default() },
                 role_ref: RoleRef {
-                    api_group: "rbac.authorization.k8s.io".into(),
+                    api_group: Some("rbac.authorization.k8s.io".into()),
                     kind: "ClusterRole".into(),
                     name: (*role).into(),
                 },
@@ -564,7 +564,7 @@ fn option(name: &str, value: impl std::fmt::Display) -> String {
 }
 
 async fn says_ready(client: &Client) -> bool {
-    let Ok(request) = kube::core::http::Request::get("/readyz").body(Vec::new()) else { return false };
+    let Ok(request) = http::Request::get("/readyz").body(Vec::new()) else { return false };
     client.request_text(request).await.is_ok_and(|it| it == "ok")
 }
 

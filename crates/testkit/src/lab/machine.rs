@@ -8,16 +8,18 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::agent::{self, Agent};
 use super::{Daemon, Shared};
 use crate::message::{Ask, Told};
 use crate::requirement::{self, Missing};
-use crate::wait;
 
 /// One machine of a lab. Clones are the same machine.
 #[derive(Clone)]
@@ -171,7 +173,8 @@ impl Machine {
         let mut stdin = child.stdin.take().with_context(context)?;
         let stdout = child.stdout.take().with_context(context)?;
         let stderr = child.stderr.take().with_context(context)?;
-        // Three streams, each of which can block while the program waits for another.
+        let pid = i32::try_from(child.id()).map(Pid::from_raw).with_context(context)?;
+        // Three streams and the end, each of which can block while the program waits for another.
         std::thread::scope(|scope| {
             scope.spawn(move || {
                 // A program need not read what it is given.
@@ -179,13 +182,12 @@ impl Machine {
             });
             let stdout = scope.spawn(move || std::io::read_to_string(stdout));
             let stderr = scope.spawn(move || std::io::read_to_string(stderr));
-            let status = wait::until_ok("the program has ended", RUN_DEADLINE, || {
-                child.try_wait().map_err(anyhow::Error::from)
+            let (ended, end) = sync_channel(1);
+            scope.spawn(move || ended.send(child.wait()));
+            let status = end.recv_timeout(RUN_DEADLINE).map_err(|_| {
+                let _just_ended = kill(pid, Signal::SIGKILL);
+                anyhow!("not ended within {RUN_DEADLINE:?}")
             });
-            if status.is_err() {
-                let _gone = child.kill();
-                let _status = child.wait();
-            }
             let text = |it: std::thread::ScopedJoinHandle<'_, std::io::Result<String>>| match it
                 .join()
             {
@@ -193,7 +195,8 @@ impl Machine {
                 Err(panic) => std::panic::resume_unwind(panic),
             };
             let (stdout, stderr) = (text(stdout)?, text(stderr)?);
-            Ok(Output { status: status.with_context(context)?, stdout, stderr })
+            let status = status.with_context(context)?.with_context(context)?;
+            Ok(Output { status, stdout, stderr })
         })
     }
 
