@@ -1,5 +1,7 @@
 //! The test bed's own tests, with real namespaces and packets.
 
+#[path = "it/kubernetes.rs"]
+mod kubernetes;
 #[path = "it/labs.rs"]
 mod labs;
 #[path = "it/probes.rs"]

@@ -34,7 +34,8 @@ impl Access {
     /// Fails when the kubeconfig is not readable.
     pub async fn client(&self) -> anyhow::Result<kube::Client> {
         let file = Kubeconfig::read_from(&self.kubeconfig).context("cannot read the kubeconfig")?;
-        let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
+        let config =
+            kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
         kube::Client::try_from(config.context("the kubeconfig does not name a cluster")?)
             .context("cannot make a client of the kubeconfig")
     }
@@ -93,8 +94,15 @@ mod tests {
 
     #[test]
     fn base64_agrees_with_the_examples_of_rfc_4648() {
-        let examples =
-            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("fooba", "Zm9vYmE="), ("foobar", "Zm9vYmFy")];
+        let examples = [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("fooba", "Zm9vYmE="),
+            ("foobar", "Zm9vYmFy"),
+        ];
         for (plain, encoded) in examples {
             assert_eq!(base64(plain.as_bytes()), encoded, "{plain}");
         }

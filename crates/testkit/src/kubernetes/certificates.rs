@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use anyhow::Context as _;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
 };
 
 /// A certificate or a public key with its private key, as PEM.
@@ -42,8 +43,9 @@ impl Authority {
 
     /// Issues a server certificate.
     pub(super) fn server(&self, names: &[&str], addresses: &[IpAddr]) -> anyhow::Result<Pair> {
-        let mut params = CertificateParams::new(names.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>())
-            .context("a server's name is not a DNS name")?;
+        let mut params =
+            CertificateParams::new(names.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>())
+                .context("a server's name is not a DNS name")?;
         params.subject_alt_names.extend(addresses.iter().map(|it| SanType::IpAddress(*it)));
         params.distinguished_name.push(DnType::CommonName, "kube-apiserver");
         self.issue(params, ExtendedKeyUsagePurpose::ServerAuth)
@@ -61,11 +63,16 @@ impl Authority {
         self.issue(params, ExtendedKeyUsagePurpose::ClientAuth)
     }
 
-    fn issue(&self, mut params: CertificateParams, usage: ExtendedKeyUsagePurpose) -> anyhow::Result<Pair> {
+    fn issue(
+        &self,
+        mut params: CertificateParams,
+        usage: ExtendedKeyUsagePurpose,
+    ) -> anyhow::Result<Pair> {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![usage];
         let key = KeyPair::generate().context("cannot make a key")?;
-        let certificate = params.signed_by(&key, &self.issuer).context("cannot sign a certificate")?;
+        let certificate =
+            params.signed_by(&key, &self.issuer).context("cannot sign a certificate")?;
         Ok(Pair { public: certificate.pem(), key: key.serialize_pem() })
     }
 }

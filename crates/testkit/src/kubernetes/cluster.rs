@@ -69,7 +69,11 @@ impl Cluster {
     ///
     /// [`Missing`] when this machine cannot, otherwise what kept a program from starting, with the end of its log.
     pub fn start(options: ClusterOptions) -> anyhow::Result<Self> {
-        anyhow::ensure!((1..=9).contains(&options.nodes), "a test cluster has 1 to 9 nodes, not {}", options.nodes);
+        anyhow::ensure!(
+            (1..=9).contains(&options.nodes),
+            "a test cluster has 1 to 9 nodes, not {}",
+            options.nodes
+        );
         Self::available()?;
         let name = Workspace::fresh_name();
         let groups = ControlGroups::find(&name, options.nodes)?;
@@ -81,17 +85,24 @@ impl Cluster {
             address: AddressPlan::BRIDGE,
             address6: AddressPlan::BRIDGE6,
         };
-        let options_of_control_plane = ControlPlaneOptions { api_server_arguments: options.api_server_arguments, scheduler: true };
+        let options_of_control_plane = ControlPlaneOptions {
+            api_server_arguments: options.api_server_arguments,
+            scheduler: true,
+        };
         let control_plane = ControlPlane::start_in(place, workspace, options_of_control_plane)?;
         blocking(async || register(&control_plane, options.nodes).await)?;
         let nodes = std::thread::scope(|scope| {
             let starts: Vec<_> = (1..=options.nodes)
                 .map(|number| {
                     let (control_plane, underlay, groups) = (&control_plane, &underlay, &groups);
-                    scope.spawn(move || Node::start(number, control_plane, underlay, groups, options.nodes))
+                    scope.spawn(move || {
+                        Node::start(number, control_plane, underlay, groups, options.nodes)
+                    })
                 })
                 .collect();
-            let joined = starts.into_iter().map(|it| it.join().unwrap_or_else(|_| anyhow::bail!("starting a node panicked")));
+            let joined = starts
+                .into_iter()
+                .map(|it| it.join().unwrap_or_else(|_| anyhow::bail!("starting a node panicked")));
             joined.collect::<anyhow::Result<Vec<_>>>()
         })?;
         let cluster = Self { nodes, control_plane, underlay };
@@ -123,7 +134,9 @@ impl Cluster {
     ///
     /// Names the first node that refused.
     pub fn load_image(&self, archive: &std::path::Path) -> anyhow::Result<()> {
-        self.nodes.iter().try_for_each(|it| it.load_image(archive).with_context(|| format!("cannot load an image on {}", it.name())))
+        self.nodes.iter().try_for_each(|it| {
+            it.load_image(archive).with_context(|| format!("cannot load an image on {}", it.name()))
+        })
     }
 
     /// Waits until every node is Ready.
@@ -137,7 +150,8 @@ impl Cluster {
             until_ok("every node to be Ready", READY_LIMIT, async || {
                 self.nodes.iter().try_for_each(Node::ensure_running)?;
                 let nodes = api.list(&kube::api::ListParams::default()).await?;
-                Ok((nodes.items.iter().filter(|it| is_ready(it)).count() == self.nodes.len()).then_some(()))
+                Ok((nodes.items.iter().filter(|it| is_ready(it)).count() == self.nodes.len())
+                    .then_some(()))
             })
             .await
         })
@@ -159,7 +173,9 @@ async fn register(control_plane: &ControlPlane, nodes: u8) -> anyhow::Result<()>
             },
         });
         let node = serde_json::from_value(node).context("a node object that is none")?;
-        api.create(&kube::api::PostParams::default(), &node).await.context("cannot make a node object")?;
+        api.create(&kube::api::PostParams::default(), &node)
+            .await
+            .context("cannot make a node object")?;
     }
     Ok(())
 }

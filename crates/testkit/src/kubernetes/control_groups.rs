@@ -32,10 +32,14 @@ impl ControlGroups {
     /// Says what is missing where the kernel offers only version 2.
     pub(super) fn find(cluster: &str, nodes: u8) -> Result<Self, Missing> {
         let read = |path: &str| {
-            std::fs::read_to_string(path).map_err(|it| Missing::new(format!("cannot read {path}: {it}"), "mount /proc"))
+            std::fs::read_to_string(path)
+                .map_err(|it| Missing::new(format!("cannot read {path}: {it}"), "mount /proc"))
         };
         let hierarchies = hierarchies(&read("/proc/self/cgroup")?, &read("/proc/self/mountinfo")?);
-        if !["memory", "cpu", "cpuset", "pids"].iter().all(|it| hierarchies.keys().any(|key| key.split(',').any(|have| have == *it))) {
+        if !["memory", "cpu", "cpuset", "pids"]
+            .iter()
+            .all(|it| hierarchies.keys().any(|key| key.split(',').any(|have| have == *it)))
+        {
             return Err(Missing::new(
                 "there are no control groups of version 1 with the controllers memory, cpu, cpuset and pids",
                 "boot with systemd.unified_cgroup_hierarchy=0, or do without nodes",
@@ -58,13 +62,17 @@ impl ControlGroups {
     /// Makes the groups of all nodes.
     pub(super) fn make(&self) -> anyhow::Result<()> {
         for directory in self.directories() {
-            std::fs::create_dir(&directory).with_context(|| format!("cannot make the control group {}", directory.display()))?;
+            std::fs::create_dir(&directory).with_context(|| {
+                format!("cannot make the control group {}", directory.display())
+            })?;
             // A new group of cpuset has no processors and no memory, and then takes no process.
             for file in ["cpuset.cpus", "cpuset.mems"] {
                 let (own, inherited) = (directory.join(file), directory.with_file_name(file));
                 if own.exists() {
-                    let value = std::fs::read(&inherited).with_context(|| format!("cannot read {}", inherited.display()))?;
-                    std::fs::write(&own, value).with_context(|| format!("cannot write {}", own.display()))?;
+                    let value = std::fs::read(&inherited)
+                        .with_context(|| format!("cannot read {}", inherited.display()))?;
+                    std::fs::write(&own, value)
+                        .with_context(|| format!("cannot write {}", own.display()))?;
                 }
             }
         }
@@ -78,7 +86,11 @@ impl ControlGroups {
         for controllers in self.hierarchies.keys() {
             let place = format!("/sys/fs/cgroup/{}", controllers.trim_start_matches("name="));
             holder.run("mkdir", &[&place])?;
-            let options = if controllers.starts_with("name=") { format!("none,{controllers}") } else { controllers.clone() };
+            let options = if controllers.starts_with("name=") {
+                format!("none,{controllers}")
+            } else {
+                controllers.clone()
+            };
             holder.run("mount", &["-t", "cgroup", "-o", &options, "cgroup", &place])?;
         }
         Ok(())
@@ -98,9 +110,12 @@ fn hierarchies(groups: &str, mounts: &str) -> BTreeMap<Controllers, PathBuf> {
         // ID parent device ROOT PLACE options ... - TYPE source SUPER-OPTIONS
         let directory = mounts.lines().find_map(|line| {
             let (before, after) = line.split_once(" - ")?;
-            let (before, after): (Vec<_>, Vec<_>) = (before.split(' ').collect(), after.split(' ').collect());
+            let (before, after): (Vec<_>, Vec<_>) =
+                (before.split(' ').collect(), after.split(' ').collect());
             let (root, place) = (*before.get(3)?, *before.get(4)?);
-            let has = |it: &str| after.get(2).is_some_and(|options| options.split(',').any(|have| have == it));
+            let has = |it: &str| {
+                after.get(2).is_some_and(|options| options.split(',').any(|have| have == it))
+            };
             let matches = after.first() == Some(&"cgroup") && controllers.split(',').all(has);
             let below = group.strip_prefix(root.trim_end_matches('/'))?;
             matches.then(|| PathBuf::from(place).join(below.trim_start_matches('/')))
@@ -124,10 +139,17 @@ mod tests {
             31 25 0:27 /jail /sys/fs/cgroup/memory rw shared:9 - cgroup cgroup rw,memory\n\
             32 25 0:28 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd\n\
             33 25 0:29 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
-        let found: Vec<_> = hierarchies(groups, mounts).into_iter().map(|(key, path)| format!("{key} {}", path.display())).collect();
+        let found: Vec<_> = hierarchies(groups, mounts)
+            .into_iter()
+            .map(|(key, path)| format!("{key} {}", path.display()))
+            .collect();
         assert_eq!(
             found,
-            ["cpu,cpuacct /sys/fs/cgroup/cpu,cpuacct/a/b", "memory /sys/fs/cgroup/memory/c", "name=systemd /sys/fs/cgroup/systemd/"]
+            [
+                "cpu,cpuacct /sys/fs/cgroup/cpu,cpuacct/a/b",
+                "memory /sys/fs/cgroup/memory/c",
+                "name=systemd /sys/fs/cgroup/systemd/"
+            ]
         );
     }
 }

@@ -105,7 +105,9 @@ impl ControlPlane {
     /// As [`Self::start`]; every later call fails in the same way.
     pub fn shared() -> anyhow::Result<&'static Self> {
         static SHARED: OnceLock<Result<ControlPlane, String>> = OnceLock::new();
-        let started = SHARED.get_or_init(|| Self::start(ControlPlaneOptions::default()).map_err(|it| format!("{it:#}")));
+        let started = SHARED.get_or_init(|| {
+            Self::start(ControlPlaneOptions::default()).map_err(|it| format!("{it:#}"))
+        });
         started.as_ref().map_err(|it| anyhow::anyhow!("{it}"))
     }
 
@@ -133,7 +135,11 @@ impl ControlPlane {
         Self::start_in(Place::Loopback, workspace, options)
     }
 
-    pub(super) fn start_in(place: Place, workspace: Workspace, options: ControlPlaneOptions) -> anyhow::Result<Self> {
+    pub(super) fn start_in(
+        place: Place,
+        workspace: Workspace,
+        options: ControlPlaneOptions,
+    ) -> anyhow::Result<Self> {
         let authority = Authority::new()?;
         let files = Files::write(&workspace, &authority, &place)?;
         let mut attempt = 1;
@@ -144,15 +150,18 @@ impl ControlPlane {
             match reach(etcd, api_server) {
                 Reached::Ready(etcd, api_server) => break (etcd, api_server, ports),
                 Reached::PortTaken if attempt < START_ATTEMPTS => attempt += 1,
-                Reached::PortTaken => bail!("every port that was chosen was taken by somebody else"),
+                Reached::PortTaken => {
+                    bail!("every port that was chosen was taken by somebody else")
+                }
                 Reached::Failed(error) => return Err(error),
             }
         };
         let relay = match &place {
             Place::Loopback => None,
-            Place::Inside { holder, address, .. } => {
-                Some(Relay::into_namespace(holder, SocketAddr::new(IpAddr::V4(*address), ports.api_server))?)
-            }
+            Place::Inside { holder, address, .. } => Some(Relay::into_namespace(
+                holder,
+                SocketAddr::new(IpAddr::V4(*address), ports.api_server),
+            )?),
         };
         let admin = Access::new(workspace.path().join("admin.kubeconfig"));
         let mut control_plane = Self {
@@ -169,7 +178,8 @@ impl ControlPlane {
             admin,
             workspace,
         };
-        control_plane.admin = control_plane.certified("admin", "kubernetes-admin", &["system:masters"])?;
+        control_plane.admin =
+            control_plane.certified("admin", "kubernetes-admin", &["system:masters"])?;
         control_plane.start_controllers()?;
         control_plane.wait_ready()?;
         Ok(control_plane)
@@ -221,8 +231,13 @@ impl ControlPlane {
             metadata: ObjectMeta { generate_name: Some("test-".into()), ..ObjectMeta::default() },
             ..Namespace::default()
         };
-        let made = Api::all(client.clone()).create(&kube::api::PostParams::default(), &namespace).await;
-        let name = made.context("cannot make a namespace")?.metadata.name.context("a namespace without a name")?;
+        let made =
+            Api::all(client.clone()).create(&kube::api::PostParams::default(), &namespace).await;
+        let name = made
+            .context("cannot make a namespace")?
+            .metadata
+            .name
+            .context("a namespace without a name")?;
         wait_for_account(&client, &name).await?;
         Ok(name)
     }
@@ -248,7 +263,12 @@ impl ControlPlane {
     /// # Errors
     ///
     /// Fails when the API server refuses the account, a binding or the token.
-    pub async fn service_account(&self, namespace: &str, name: &str, cluster_roles: &[&str]) -> anyhow::Result<Access> {
+    pub async fn service_account(
+        &self,
+        namespace: &str,
+        name: &str,
+        cluster_roles: &[&str],
+    ) -> anyhow::Result<Access> {
         let subject = Subject {
             kind: "ServiceAccount".into(),
             name: name.into(),
@@ -261,20 +281,33 @@ impl ControlPlane {
             ..ServiceAccount::default()
         };
         let post = kube::api::PostParams::default();
-        accounts.create(&post, &account).await.with_context(|| format!("cannot make service account {namespace}/{name}"))?;
+        accounts
+            .create(&post, &account)
+            .await
+            .with_context(|| format!("cannot make service account {namespace}/{name}"))?;
         self.bind(&subject, cluster_roles).await?;
-        let request = TokenRequest { spec: Some(TokenRequestSpec::default()), ..TokenRequest::default() };
-        let granted = accounts.create_token_request(name, &post, &request).await.context("cannot get a token")?;
-        let token = granted.status.and_then(|it| it.token).context("a token request without a token")?;
+        let request =
+            TokenRequest { spec: Some(TokenRequestSpec::default()), ..TokenRequest::default() };
+        let granted = accounts
+            .create_token_request(name, &post, &request)
+            .await
+            .context("cannot get a token")?;
+        let token =
+            granted.status.and_then(|it| it.token).context("a token request without a token")?;
         let text = kubeconfig(&self.url(), &self.authority.pair.public, &Credential::Token(&token));
-        Ok(Access::new(self.workspace.write(&format!("account-{namespace}-{name}.kubeconfig"), text)?))
+        Ok(Access::new(
+            self.workspace.write(&format!("account-{namespace}-{name}.kubeconfig"), text)?,
+        ))
     }
 
     async fn bind(&self, subject: &Subject, cluster_roles: &[&str]) -> anyhow::Result<()> {
         let bindings: Api<ClusterRoleBinding> = Api::all(self.client().await?);
         for role in cluster_roles {
             let binding = ClusterRoleBinding {
-                metadata: ObjectMeta { generate_name: Some("testkit-".into()), ..ObjectMeta::default() },
+                metadata: ObjectMeta {
+                    generate_name: Some("testkit-".into()),
+                    ..ObjectMeta::default()
+                },
                 role_ref: RoleRef {
                     api_group: Some("rbac.authorization.k8s.io".into()),
                     kind: "ClusterRole".into(),
@@ -294,7 +327,8 @@ impl ControlPlane {
     ///
     /// Fails when it is not running.
     pub fn stop_api_server(&self) -> anyhow::Result<()> {
-        let mut running = locked(&self.api_server).take().context("the API server is not running")?;
+        let mut running =
+            locked(&self.api_server).take().context("the API server is not running")?;
         running.stop(STOP_LIMIT);
         Ok(())
     }
@@ -307,7 +341,13 @@ impl ControlPlane {
     pub fn start_api_server(&self) -> anyhow::Result<()> {
         let mut running = locked(&self.api_server);
         anyhow::ensure!(running.is_none(), "the API server is running already");
-        *running = Some(start_api_server(&self.place, &self.workspace, &self.files, self.ports, &self.options)?);
+        *running = Some(start_api_server(
+            &self.place,
+            &self.workspace,
+            &self.files,
+            self.ports,
+            &self.options,
+        )?);
         drop(running);
         self.wait_ready()
     }
@@ -341,11 +381,22 @@ impl ControlPlane {
     }
 
     /// The same for programs inside the namespaces of a cluster.
-    pub(super) fn certified_inside(&self, file: &str, user: &str, groups: &[&str]) -> anyhow::Result<Access> {
+    pub(super) fn certified_inside(
+        &self,
+        file: &str,
+        user: &str,
+        groups: &[&str],
+    ) -> anyhow::Result<Access> {
         self.certified_at(&self.url_inside(), file, user, groups)
     }
 
-    fn certified_at(&self, url: &str, file: &str, user: &str, groups: &[&str]) -> anyhow::Result<Access> {
+    fn certified_at(
+        &self,
+        url: &str,
+        file: &str,
+        user: &str,
+        groups: &[&str],
+    ) -> anyhow::Result<Access> {
         let pair = self.authority.client(user, groups)?;
         let text = kubeconfig(url, &self.authority.pair.public, &Credential::Certificate(&pair));
         Ok(Access::new(self.workspace.write(&format!("{file}.kubeconfig"), text)?))
@@ -369,7 +420,8 @@ impl ControlPlane {
 
     fn start_controllers(&self) -> anyhow::Result<()> {
         let programs = Programs::find()?;
-        let access = self.certified_inside("controller-manager", "system:kube-controller-manager", &[])?;
+        let access =
+            self.certified_inside("controller-manager", "system:kube-controller-manager", &[])?;
         let mut command = self.place.bound_command(programs.kubernetes("kube-controller-manager"));
         command
             .arg(option("kubeconfig", access.kubeconfig().display()))
@@ -381,7 +433,11 @@ impl ControlPlane {
             .args(["--allocate-node-cidrs", "--node-cidr-mask-size-ipv6=64"])
             .arg(option("cluster-cidr", POD_RANGES))
             .arg(option("service-cluster-ip-range", SERVICE_RANGES));
-        let started = Daemon::start("kube-controller-manager", command, self.workspace.path().join("controller-manager.log"))?;
+        let started = Daemon::start(
+            "kube-controller-manager",
+            command,
+            self.workspace.path().join("controller-manager.log"),
+        )?;
         *locked(&self.controller_manager) = Some(started);
 
         if self.options.scheduler {
@@ -389,7 +445,11 @@ impl ControlPlane {
             let mut command = self.place.bound_command(programs.kubernetes("kube-scheduler"));
             command.arg(option("kubeconfig", access.kubeconfig().display()));
             command.args(["--leader-elect=false", "--secure-port=0"]);
-            let started = Daemon::start("kube-scheduler", command, self.workspace.path().join("scheduler.log"))?;
+            let started = Daemon::start(
+                "kube-scheduler",
+                command,
+                self.workspace.path().join("scheduler.log"),
+            )?;
             *locked(&self.scheduler) = Some(started);
         }
         Ok(())
@@ -433,7 +493,11 @@ fn reach(mut etcd: Daemon, mut api_server: Daemon) -> Reached {
     });
     match listening {
         Ok(()) => Reached::Ready(etcd, api_server),
-        Err(_) if [&etcd, &api_server].iter().any(|it| it.log_contains("address already in use")) => Reached::PortTaken,
+        Err(_)
+            if [&etcd, &api_server].iter().any(|it| it.log_contains("address already in use")) =>
+        {
+            Reached::PortTaken
+        }
         Err(error) => Reached::Failed(error),
     }
 }
@@ -489,15 +553,28 @@ impl Files {
         }
         let names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"];
         let server = authority.server(&names, &addresses)?;
-        let kubelet_client = authority.client("kube-apiserver-kubelet-client", &["system:masters"])?;
+        let kubelet_client =
+            authority.client("kube-apiserver-kubelet-client", &["system:masters"])?;
         let write = |name: &str, pair: &Pair| -> anyhow::Result<(PathBuf, PathBuf)> {
-            Ok((workspace.write(&format!("{name}.pem"), &pair.public)?, workspace.write(&format!("{name}-key.pem"), &pair.key)?))
+            Ok((
+                workspace.write(&format!("{name}.pem"), &pair.public)?,
+                workspace.write(&format!("{name}-key.pem"), &pair.key)?,
+            ))
         };
         let (authority, authority_key) = write("authority", &authority.pair)?;
         let (server, server_key) = write("server", &server)?;
         let (kubelet_client, kubelet_client_key) = write("kubelet-client", &kubelet_client)?;
         let (accounts, accounts_key) = write("accounts", &bare_pair()?)?;
-        Ok(Self { authority, authority_key, server, server_key, kubelet_client, kubelet_client_key, accounts, accounts_key })
+        Ok(Self {
+            authority,
+            authority_key,
+            server,
+            server_key,
+            kubelet_client,
+            kubelet_client_key,
+            accounts,
+            accounts_key,
+        })
     }
 }
 
@@ -550,8 +627,15 @@ fn start_api_server(
         .arg(option("service-account-key-file", files.accounts.display()))
         .arg(option("service-account-signing-key-file", files.accounts_key.display()))
         .arg(option("service-cluster-ip-range", SERVICE_RANGES))
-        .args(["--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged"])
-        .args(["--service-account-issuer=https://kubernetes.default.svc", "--kubelet-preferred-address-types=InternalIP"])
+        .args([
+            "--authorization-mode=Node,RBAC",
+            "--enable-admission-plugins=NodeRestriction",
+            "--allow-privileged",
+        ])
+        .args([
+            "--service-account-issuer=https://kubernetes.default.svc",
+            "--kubelet-preferred-address-types=InternalIP",
+        ])
         // An outage test must not wait for clients that keep their watches open.
         .args(["--shutdown-delay-duration=0s", "--shutdown-send-retry-after=false"])
         .args(&options.api_server_arguments);
@@ -580,7 +664,9 @@ fn locked<T>(slot: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Runs async code to its end, inside or outside of another runtime.
-pub(super) fn blocking<T: Send>(work: impl AsyncFnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
+pub(super) fn blocking<T: Send>(
+    work: impl AsyncFnOnce() -> anyhow::Result<T> + Send,
+) -> anyhow::Result<T> {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -55,7 +55,9 @@ impl Daemon {
     pub(super) fn ensure_running(&mut self) -> anyhow::Result<()> {
         match self.child.try_wait().context("cannot ask for a child's state")? {
             None => Ok(()),
-            Some(status) => bail!("{} ended with {status}; its log ends with:\n{}", self.name, self.log_tail()),
+            Some(status) => {
+                bail!("{} ended with {status}; its log ends with:\n{}", self.name, self.log_tail())
+            }
         }
     }
 
@@ -125,9 +127,13 @@ pub(super) fn start_for_good(command: Command) -> anyhow::Result<Child> {
 ///
 /// Fails with the command and what it said on standard error when it ends in any other way than well.
 pub(super) fn run(command: &mut Command) -> anyhow::Result<String> {
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {command:?}"))?;
+    let output =
+        command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {command:?}"))?;
     if !output.status.success() {
-        let how = output.status.signal().map_or_else(|| output.status.to_string(), |it| format!("signal {it}"));
+        let how = output
+            .status
+            .signal()
+            .map_or_else(|| output.status.to_string(), |it| format!("signal {it}"));
         bail!("{command:?} failed ({how}): {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())

@@ -5,8 +5,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::daemon::{Daemon, bound_command, run};
-use crate::wait::until_ok;
 use super::programs::Programs;
+use crate::wait::until_ok;
 
 const START_LIMIT: Duration = Duration::from_secs(5);
 
@@ -33,7 +33,16 @@ impl Holder {
     /// Holds a new network, mount, process and control group namespace: all that makes a machine.
     pub(super) fn machine(name: &str, log: PathBuf) -> anyhow::Result<Self> {
         let mut command = bound_command("unshare");
-        command.args(["--net", "--mount", "--cgroup", "--pid", "--fork", "--kill-child=KILL", "--mount-proc", "--"]);
+        command.args([
+            "--net",
+            "--mount",
+            "--cgroup",
+            "--pid",
+            "--fork",
+            "--kill-child=KILL",
+            "--mount-proc",
+            "--",
+        ]);
         command.arg(Programs::find()?.image("pause"));
         let mut process = Daemon::start(name, command, log)?;
         // The first process of the namespace is a child of the one that made it.

@@ -55,9 +55,21 @@ impl Node {
     ) -> anyhow::Result<Self> {
         let name = Self::name_of(number);
         let directory = control_plane.directory().join(&name);
-        for below in ["", "containerd", "kubelet", "var-lib", "var-lib-work", "var-log", "var-log-work", "cni", "leases", "pod-logs"] {
+        for below in [
+            "",
+            "containerd",
+            "kubelet",
+            "var-lib",
+            "var-lib-work",
+            "var-log",
+            "var-log-work",
+            "cni",
+            "leases",
+            "pod-logs",
+        ] {
             let path = directory.join(below);
-            std::fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+            std::fs::create_dir_all(&path)
+                .with_context(|| format!("cannot make {}", path.display()))?;
         }
         let holder = Holder::machine(&name, directory.join("holder.log"))?;
         let node = Self { programs: Mutex::default(), holder, name, number, directory };
@@ -108,7 +120,12 @@ impl Node {
     /// Fails with what containerd said.
     pub fn load_image(&self, archive: &Path) -> anyhow::Result<()> {
         let mut command = self.holder.command(Programs::find()?.containerd("ctr"));
-        command.arg("--address").arg(self.socket()).args(["--namespace", "k8s.io", "images", "import"]);
+        command.arg("--address").arg(self.socket()).args([
+            "--namespace",
+            "k8s.io",
+            "images",
+            "import",
+        ]);
         run(command.arg(archive)).map(|_| ())
     }
 
@@ -129,15 +146,25 @@ impl Node {
     ///
     /// Fails when it does not start.
     pub fn start_kubelet(&self, control_plane: &ControlPlane) -> anyhow::Result<()> {
-        let access = control_plane.certified_inside(&format!("kubelet-{}", self.name), &format!("system:node:{}", self.name), &["system:nodes"])?;
+        let access = control_plane.certified_inside(
+            &format!("kubelet-{}", self.name),
+            &format!("system:node:{}", self.name),
+            &["system:nodes"],
+        )?;
         let mut command = self.holder.bound_command(Programs::find()?.kubernetes("kubelet"));
         command
-            .arg("--config").arg(self.directory.join("kubelet.json"))
-            .arg("--kubeconfig").arg(access.kubeconfig())
-            .arg("--root-dir").arg(self.directory.join("kubelet"))
-            .arg("--cert-dir").arg(self.directory.join("kubelet/pki"))
-            .arg("--hostname-override").arg(&self.name)
-            .arg("--node-ip").arg(format!("{},{}", self.address(), self.address6()));
+            .arg("--config")
+            .arg(self.directory.join("kubelet.json"))
+            .arg("--kubeconfig")
+            .arg(access.kubeconfig())
+            .arg("--root-dir")
+            .arg(self.directory.join("kubelet"))
+            .arg("--cert-dir")
+            .arg(self.directory.join("kubelet/pki"))
+            .arg("--hostname-override")
+            .arg(&self.name)
+            .arg("--node-ip")
+            .arg(format!("{},{}", self.address(), self.address6()));
         let started = Daemon::start("kubelet", command, self.directory.join("kubelet.log"))?;
         self.programs.lock().unwrap_or_else(PoisonError::into_inner).kubelet = Some(started);
         Ok(())
@@ -174,21 +201,53 @@ impl Node {
     fn wire(&self, underlay: &Underlay, nodes: u8) -> anyhow::Result<()> {
         let ip = |arguments: &[&str]| self.holder.run("ip", arguments).map(|_| ());
         underlay.plug(self.holder.pid(), INTERFACE)?;
-        ip(&["address", "add", &format!("{}/{}", self.address(), AddressPlan::PREFIX), "dev", INTERFACE])?;
-        ip(&["address", "add", &format!("{}/{}", self.address6(), AddressPlan::PREFIX6), "dev", INTERFACE, "nodad"])?;
+        ip(&[
+            "address",
+            "add",
+            &format!("{}/{}", self.address(), AddressPlan::PREFIX),
+            "dev",
+            INTERFACE,
+        ])?;
+        ip(&[
+            "address",
+            "add",
+            &format!("{}/{}", self.address6(), AddressPlan::PREFIX6),
+            "dev",
+            INTERFACE,
+            "nodad",
+        ])?;
         ip(&["link", "set", INTERFACE, "up"])?;
         ip(&["route", "add", "default", "via", &AddressPlan::GATEWAY.to_string()])?;
         ip(&["route", "add", "default", "via", &AddressPlan::GATEWAY6.to_string()])?;
         for other in (1..=nodes).filter(|it| *it != self.number) {
-            ip(&["route", "add", &AddressPlan::pods(other), "via", &AddressPlan::node(other).to_string()])?;
-            ip(&["route", "add", &AddressPlan::pods6(other), "via", &AddressPlan::node6(other).to_string()])?;
+            ip(&[
+                "route",
+                "add",
+                &AddressPlan::pods(other),
+                "via",
+                &AddressPlan::node(other).to_string(),
+            ])?;
+            ip(&[
+                "route",
+                "add",
+                &AddressPlan::pods6(other),
+                "via",
+                &AddressPlan::node6(other).to_string(),
+            ])?;
         }
-        self.holder.run("sysctl", &["-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"])?;
+        self.holder
+            .run("sysctl", &["-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"])?;
         Ok(())
     }
 
-    fn write_configuration(&self, control_plane: &ControlPlane, groups: &ControlGroups) -> anyhow::Result<()> {
-        let write = |name: &str, text: String| control_plane.workspace().write(&format!("{}/{name}", self.name), text);
+    fn write_configuration(
+        &self,
+        control_plane: &ControlPlane,
+        groups: &ControlGroups,
+    ) -> anyhow::Result<()> {
+        let write = |name: &str, text: String| {
+            control_plane.workspace().write(&format!("{}/{name}", self.name), text)
+        };
         write("containerd.toml", self.containerd_configuration()?)?;
         write("cni/10-testbed.conflist", format!("{:#}\n", self.network_configuration()))?;
         // Pods of the node's own network ask nobody: names are the business of whoever brings a DNS server.
@@ -220,7 +279,11 @@ impl Node {
             "registerNode": true,
         });
         write("kubelet.json", format!("{kubelet:#}\n"))?;
-        let access = control_plane.certified_inside(&format!("kube-proxy-{}", self.name), "system:kube-proxy", &[])?;
+        let access = control_plane.certified_inside(
+            &format!("kube-proxy-{}", self.name),
+            "system:kube-proxy",
+            &[],
+        )?;
         let kube_proxy = json!({
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
             "kind": "KubeProxyConfiguration",
@@ -306,10 +369,13 @@ SystemdCgroup = false
         let mut command = self.holder.bound_command(programs.containerd("containerd"));
         // It finds its shim, and the shim runc, by this.
         let path = std::env::join_paths(
-            [programs.containerd_directory().to_owned()].into_iter().chain(std::env::split_paths(&crate::requirement::search_path())),
+            [programs.containerd_directory().to_owned()]
+                .into_iter()
+                .chain(std::env::split_paths(&crate::requirement::search_path())),
         )?;
         command.env("PATH", path).arg("--config").arg(self.directory.join("containerd.toml"));
-        let mut started = Daemon::start("containerd", command, self.directory.join("containerd.log"))?;
+        let mut started =
+            Daemon::start("containerd", command, self.directory.join("containerd.log"))?;
         let socket = self.socket();
         until_ok("containerd to listen", SOCKET_LIMIT, || {
             started.ensure_running()?;

@@ -31,9 +31,14 @@ impl Programs {
 
     fn ask() -> Result<Self, Missing> {
         let remedy = "run `make setup`, or `scripts/setup kubernetes images`";
-        let not_set_up = |what: String| Missing::new(format!("the real Kubernetes is not set up ({what})"), remedy);
+        let not_set_up = |what: String| {
+            Missing::new(format!("the real Kubernetes is not set up ({what})"), remedy)
+        };
         let run = |arguments: &[&str]| {
-            Command::new(setup()).args(arguments).output().map_err(|it| not_set_up(format!("cannot run scripts/setup: {it}")))
+            Command::new(setup())
+                .args(arguments)
+                .output()
+                .map_err(|it| not_set_up(format!("cannot run scripts/setup: {it}")))
         };
         let missing = run(&["missing", "kubernetes", "images"])?;
         if !missing.status.success() {
@@ -47,7 +52,8 @@ impl Programs {
     fn parse(listing: &str) -> anyhow::Result<Self> {
         let lines: BTreeMap<_, _> = listing.lines().filter_map(|it| it.split_once('=')).collect();
         let directory = |key: &str| {
-            let found = lines.get(key).with_context(|| format!("scripts/setup where names no `{key}`"));
+            let found =
+                lines.get(key).with_context(|| format!("scripts/setup where names no `{key}`"));
             found.map(PathBuf::from)
         };
         Ok(Self {

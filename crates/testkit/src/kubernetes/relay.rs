@@ -26,9 +26,11 @@ pub(super) struct Relay {
 
 impl Relay {
     pub(super) fn into_namespace(holder: &Holder, target: SocketAddr) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot listen on the loopback interface")?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .context("cannot listen on the loopback interface")?;
         let address = listener.local_addr().context("a listener without an address")?;
-        let namespace = File::open(holder.network_namespace()).context("cannot open a network namespace")?;
+        let namespace =
+            File::open(holder.network_namespace()).context("cannot open a network namespace")?;
         let over = Arc::new(AtomicBool::new(false));
         let seen_over = Arc::clone(&over);
         let listening = spawn(move || {

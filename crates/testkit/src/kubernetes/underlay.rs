@@ -95,7 +95,12 @@ impl Underlay {
     /// # Errors
     ///
     /// Fails when the machine has such an interface already, or lives in a user namespace.
-    pub fn attach(&self, machine: &Machine, interface: &str, addresses: &[&str]) -> anyhow::Result<()> {
+    pub fn attach(
+        &self,
+        machine: &Machine,
+        interface: &str,
+        addresses: &[&str],
+    ) -> anyhow::Result<()> {
         self.plug(machine.pid(), interface)?;
         for address in addresses {
             machine.add_address(interface, address)?;
@@ -109,7 +114,10 @@ impl Underlay {
         let port = format!("p{pid}");
         let (here, there) = (self.holder.pid().to_string(), pid.to_string());
         let mut link = std::process::Command::new("ip");
-        link.args(["link", "add", &port, "netns", &here, "type", "veth", "peer", "name", interface, "netns", &there]);
+        link.args([
+            "link", "add", &port, "netns", &here, "type", "veth", "peer", "name", interface,
+            "netns", &there,
+        ]);
         run(&mut link)?;
         self.holder.run("ip", &["link", "set", &port, "master", BRIDGE, "up"])?;
         Ok(())

@@ -30,7 +30,8 @@ impl Workspace {
         // Before the directory exists: there is no moment at which nobody would remove it.
         let mut sweeper = start_for_good(command).context("cannot start the sweeper")?;
         let life = sweeper.stdin.take();
-        std::fs::create_dir(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+        std::fs::create_dir(&directory)
+            .with_context(|| format!("cannot make {}", directory.display()))?;
         Ok(Self { directory, sweeper, life })
     }
 
@@ -47,9 +48,11 @@ impl Workspace {
     pub(super) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> anyhow::Result<PathBuf> {
         let path = self.directory.join(name);
         if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+            std::fs::create_dir_all(parent)
+                .with_context(|| format!("cannot make {}", parent.display()))?;
         }
-        std::fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
+        std::fs::write(&path, content)
+            .with_context(|| format!("cannot write {}", path.display()))?;
         Ok(path)
     }
 }
