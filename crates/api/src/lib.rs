@@ -6,7 +6,7 @@
 //! other objects exist.
 
 pub mod annotation;
-// pub mod host;
+pub mod host;
 pub mod interface;
 pub mod name;
 pub mod object;
