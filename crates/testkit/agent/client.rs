@@ -32,6 +32,18 @@ enum Failure {
     NotTried(String),
 }
 
+impl Failure {
+    /// A machine without SCTP says so, and that is the refusal of a closed port.
+    fn of_raw_sctp(error: io::Error) -> Self {
+        match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::ENOPROTOOPT | Errno::EPROTO) => {
+                Self::Outcome(Outcome::Refused(format!("no SCTP there: {error}")))
+            }
+            Some(_) | None => error.into(),
+        }
+    }
+}
+
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.raw_os_error().map(Errno::from_raw) {
@@ -51,6 +63,9 @@ impl From<io::Error> for Failure {
             None => match error.kind() {
                 io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
                     Self::Outcome(Outcome::Dropped)
+                }
+                io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused => {
+                    Self::Outcome(Outcome::Refused(error.to_string()))
                 }
                 io::ErrorKind::UnexpectedEof => {
                     Self::Outcome(Outcome::Refused("closed before an answer".into()))
@@ -97,9 +112,11 @@ impl Flow {
             Protocol::Sctp => match sctp::kernel_socket(domain)? {
                 Some(socket) => connect_stream(socket, probe, begin),
                 None => {
-                    let mut association = sctp::Association::open(probe, begin)?;
+                    let mut association =
+                        sctp::Association::open(probe, begin).map_err(Failure::of_raw_sctp)?;
                     let connected = begin.elapsed();
-                    let mut answer = association.ask(begin, probe.deadline)?;
+                    let mut answer =
+                        association.ask(begin, probe.deadline).map_err(Failure::of_raw_sctp)?;
                     answer.connected = connected;
                     Ok((Self::Raw { association }, answer))
                 }
@@ -137,7 +154,9 @@ impl Flow {
                     }
                 }
             }
-            Self::Raw { association } => Ok(association.ask(begin, deadline)?),
+            Self::Raw { association } => {
+                association.ask(begin, deadline).map_err(Failure::of_raw_sctp)
+            }
         }
     }
 }

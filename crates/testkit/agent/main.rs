@@ -12,6 +12,7 @@
 use std::process::ExitCode;
 
 mod client;
+mod datagram;
 mod hold;
 #[expect(unreachable_pub, dead_code, reason = "the library has the same file, and uses all of it")]
 mod message;

@@ -6,19 +6,16 @@
 //! one line of text, so that a person with a terminal can ask as well:
 //! `ECHO NAME SOURCE REACHED-ON [TEXT]`.
 
-use std::io::{self, BufRead as _, BufReader, IoSlice, IoSliceMut, Write as _};
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd as _};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt,
-    sockopt,
-};
 
+use crate::datagram;
 use crate::message::Protocol;
 use crate::sctp;
 
@@ -47,11 +44,7 @@ impl Server {
             Protocol::Udp => {
                 let socket = UdpSocket::bind(at)?;
                 // A wildcard socket must answer from the address that was asked.
-                if at.is_ipv6() {
-                    setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
-                } else {
-                    setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
-                }
+                datagram::report_destination(&socket, at.is_ipv6())?;
                 (socket.local_addr()?, spawn(move || answer(&socket, &name, &stopped)))
             }
             Protocol::Sctp => match sctp::kernel_listener(at)? {
@@ -59,8 +52,13 @@ impl Server {
                     (socket.local_addr()?, spawn(move || accept(&socket, &name, &stopped)))
                 }
                 None => {
-                    let server = sctp::Server::bind(at)?;
-                    (server.address(), spawn(move || server.run(&name, &stopped)))
+                    let listener = sctp::Listener::bind(at, &name)?;
+                    let address = listener.address();
+                    let wait = move || {
+                        let _until_closed = readable(&*stopped, &stopped);
+                        drop(listener);
+                    };
+                    (address, spawn(wait))
                 }
             },
         };
@@ -159,73 +157,10 @@ fn answer(socket: &UdpSocket, name: &str, stopped: &UnixStream) {
 
 fn answer_one(socket: &UdpSocket, name: &str) -> io::Result<()> {
     let port = socket.local_addr()?.port();
-    let mut buffer = [0; 2048];
-    let mut parts = [IoSliceMut::new(&mut buffer)];
-    let mut control = nix::cmsg_space!(nix::libc::in6_pktinfo, nix::libc::in_pktinfo);
-    let fd = socket.as_raw_fd();
-    let received = recvmsg::<SockaddrStorage>(
-        fd,
-        &mut parts,
-        Some(&mut control),
-        MsgFlags::MSG_DONTWAIT,
-    )?;
-    let source = received.address.ok_or_else(|| io::Error::other("no source"))?;
-    let (mut v4, mut v6) = (None, None);
-    for message in received.cmsgs()? {
-        if let ControlMessageOwned::Ipv4PacketInfo(info) = message {
-            v4 = Some(info);
-        } else if let ControlMessageOwned::Ipv6PacketInfo(info) = message {
-            v6 = Some(info);
-        }
-    }
-    let length = received.bytes;
-    let reached_on = match (&v4, &v6) {
-        (Some(info), _) => u32::from_be(info.ipi_addr.s_addr).to_be_bytes().into(),
-        (None, Some(info)) => std::net::IpAddr::from(info.ipi6_addr.s6_addr),
-        (None, None) => return Err(io::Error::other("no packet information")),
-    };
-    let mut control = Vec::new();
-    // The address is kept, the way is for the routing table to find.
-    if let Some(info) = &mut v4 {
-        info.ipi_ifindex = 0;
-        info.ipi_spec_dst = info.ipi_addr;
-    }
-    if let Some(info) = &mut v6
-        && !reached_on.is_ipv6_link_local()
-    {
-        info.ipi6_ifindex = 0;
-    }
-    if let Some(info) = &v4 {
-        control.push(ControlMessage::Ipv4PacketInfo(info));
-    }
-    if let Some(info) = &v6 {
-        control.push(ControlMessage::Ipv6PacketInfo(info));
-    }
-    let client = socket_address(&source).ok_or_else(|| io::Error::other("no IP source"))?;
-    let mut line = line(name, client, SocketAddr::new(reached_on, port)).into_bytes();
+    let question = datagram::receive(socket)?;
+    let reached_on = SocketAddr::new(question.reached_on, port);
+    let mut line = line(name, question.source, reached_on).into_bytes();
     line.push(b' ');
-    line.extend_from_slice(&buffer[..length]);
-    sendmsg(fd, &[IoSlice::new(&line)], &control, MsgFlags::empty(), Some(&source))?;
-    Ok(())
-}
-
-/// An address as the standard library has it.
-pub(crate) fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
-    let v4 = address.as_sockaddr_in().map(|it| SocketAddr::from(std::net::SocketAddrV4::from(*it)));
-    v4.or_else(|| {
-        address.as_sockaddr_in6().map(|it| SocketAddr::from(std::net::SocketAddrV6::from(*it)))
-    })
-}
-
-trait LinkLocal {
-    fn is_ipv6_link_local(&self) -> bool;
-}
-
-impl LinkLocal for std::net::IpAddr {
-    fn is_ipv6_link_local(&self) -> bool {
-        match self {
-            Self::V4(_) => false,
-            Self::V6(address) => address.is_unicast_link_local(),
-        }
-    }
+    line.extend_from_slice(&question.bytes);
+    datagram::send_from(socket, question.reached_on, question.source, &line)
 }

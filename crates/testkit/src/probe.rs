@@ -9,8 +9,8 @@ use anyhow::bail;
 
 use crate::Protocol;
 use crate::lab::Machine;
-use crate::message::{Ask, Told};
 pub use crate::message::{Answer, Attempt, Outcome, Probe};
+use crate::message::{Ask, Told};
 
 /// How long a probe waits if nothing else is said. Long enough for a busy machine, because a
 /// test that expects an answer gets it in far less.

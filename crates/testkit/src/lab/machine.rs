@@ -188,12 +188,11 @@ impl Machine {
                 let _just_ended = kill(pid, Signal::SIGKILL);
                 anyhow!("not ended within {RUN_DEADLINE:?}")
             });
-            let text = |it: std::thread::ScopedJoinHandle<'_, std::io::Result<String>>| match it
-                .join()
-            {
-                Ok(text) => text.with_context(context),
-                Err(panic) => std::panic::resume_unwind(panic),
-            };
+            let text =
+                |it: std::thread::ScopedJoinHandle<'_, std::io::Result<String>>| match it.join() {
+                    Ok(text) => text.with_context(context),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                };
             let (stdout, stderr) = (text(stdout)?, text(stderr)?);
             let status = status.with_context(context)?.with_context(context)?;
             Ok(Output { status, stdout, stderr })
@@ -225,7 +224,10 @@ impl Machine {
     /// When `f` does.
     pub fn enter<T: Send>(&self, f: impl FnOnce() -> T + Send) -> Result<T, Missing> {
         let missing = |reason: String| {
-            Missing::new(format!("enter `{}` within this process: {reason}", self.name()), "run as root")
+            Missing::new(
+                format!("enter `{}` within this process: {reason}", self.name()),
+                "run as root",
+            )
         };
         if self.agent().user {
             return Err(missing("its lab is in a user namespace".into()));
@@ -444,8 +446,7 @@ pub(super) fn veth(interface: &str, other_interface: &str, other: &Machine) -> S
 
 /// Lines for `ip -batch` that add addresses to an interface and switch it on.
 pub(super) fn up_with_addresses(interface: &str, addresses: &[&str]) -> String {
-    let addresses: String =
-        addresses.iter().map(|it| address_line("add", interface, it)).collect();
+    let addresses: String = addresses.iter().map(|it| address_line("add", interface, it)).collect();
     format!("{addresses}link set {interface} up\n")
 }
 

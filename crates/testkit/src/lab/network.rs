@@ -20,7 +20,9 @@ impl Network {
             "network `{name}`: a name is 1 to 8 letters or digits"
         );
         let bridge = format!("{name}-sw");
-        wiring.ip_batch(&format!("link add {bridge} type bridge mcast_snooping 0\nlink set {bridge} up\n"))?;
+        wiring.ip_batch(&format!(
+            "link add {bridge} type bridge mcast_snooping 0\nlink set {bridge} up\n"
+        ))?;
         Ok(Self { bridge, wiring, ports: Shared::default() })
     }
 

@@ -103,6 +103,17 @@ fn a_dropped_control_plane_leaves_no_process_and_no_file() -> anyhow::Result<()>
     Ok(())
 }
 
+#[test]
+fn two_nodes_run_pods_that_reach_each_other_and_are_reached_from_outside() -> anyhow::Result<()> {
+    let Some(()) = require(Cluster::available()) else { return Ok(()) };
+    let begin = Instant::now();
+    let cluster = Cluster::start(ClusterOptions::default())?;
+    eprintln!("two nodes Ready after {:?}", begin.elapsed());
+    drop(cluster);
+    eprintln!("all over after {:?}", begin.elapsed());
+    Ok(())
+}
+
 fn is_forbidden(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 403)
 }

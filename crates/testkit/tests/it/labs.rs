@@ -13,8 +13,12 @@ fn a_router_a_switch_and_three_hosts_are_built_at_once() -> anyhow::Result<()> {
         let router = lab.machine("router")?;
         let client = lab.machine("client")?;
         lab.link(
-            &client, "eth0", &["192.0.2.2/24", "fd01::2/64"],
-            &router, "ext0", &["192.0.2.1/24", "fd01::1/64"],
+            &client,
+            "eth0",
+            &["192.0.2.2/24", "fd01::2/64"],
+            &router,
+            "ext0",
+            &["192.0.2.1/24", "fd01::1/64"],
         )?;
         client.route("default", "192.0.2.1")?;
         client.route("default", "fd01::1")?;
@@ -24,7 +28,11 @@ fn a_router_a_switch_and_three_hosts_are_built_at_once() -> anyhow::Result<()> {
         let mut servers = Vec::new();
         for number in 1..=2 {
             let node = lab.machine(&format!("n{number}"))?;
-            nodes.plug(&node, "eth0", &[&format!("10.1.0.1{number}/24"), &format!("fd02::1{number}/64")])?;
+            nodes.plug(
+                &node,
+                "eth0",
+                &[&format!("10.1.0.1{number}/24"), &format!("fd02::1{number}/64")],
+            )?;
             node.route("default", "10.1.0.1")?;
             node.route("default", "fd02::1")?;
             servers.push(node.serve(node.name(), "[::]:8080".parse()?, Protocol::Tcp)?);
@@ -44,7 +52,10 @@ fn a_router_a_switch_and_three_hosts_are_built_at_once() -> anyhow::Result<()> {
         drop(servers);
         let user = lab.is_in_user_namespace();
         drop(lab);
-        eprintln!("user namespace {user}: built in {built:?}, probed in {probed:?}, removed in {:?}", begin.elapsed());
+        eprintln!(
+            "user namespace {user}: built in {built:?}, probed in {probed:?}, removed in {:?}",
+            begin.elapsed()
+        );
     }
     Ok(())
 }

@@ -17,7 +17,8 @@ fn an_echo_server_says_its_name_the_source_and_the_destination() -> anyhow::Resu
 
                 let outcome = pair.client.probe(Probe::new(to, protocol).from(from))?;
 
-                let answer = outcome.answer().unwrap_or_else(|| panic!("{to}/{protocol}: {outcome}"));
+                let answer =
+                    outcome.answer().unwrap_or_else(|| panic!("{to}/{protocol}: {outcome}"));
                 assert_eq!(answer.server, "web");
                 assert_eq!(answer.reached_on, to);
                 assert_eq!(answer.source_seen, answer.local);
