@@ -3,6 +3,8 @@
 //! It holds no open question: every address is resolved, every conflict is settled. A backend
 //! spells it as nftables or iptables text, and the same value always gives the same text.
 
+mod display;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};

@@ -1,0 +1,93 @@
+//! What must be true of any desired state, whatever the input was.
+//!
+//! Planning keeps these promises by construction; tests and debug builds hold it to them, and
+//! whoever gets a desired state from elsewhere can check it before use.
+
+use std::fmt;
+
+use crate::desired::{Destinations, Exposure, ForwardKey, Forwarding, NodeSetName, Targets};
+
+/// A promise of [`Forwarding`] that does not hold.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Violation {
+    /// The host port is forwarded for everywhere, and once more for a part of it.
+    Overlap(ForwardKey),
+    /// The forward names a set of nodes that is not there.
+    UnknownNodeSet(ForwardKey),
+    /// A set of nodes is empty.
+    EmptyNodeSet(NodeSetName),
+    /// The forward leads to no Pod.
+    NoPods(ForwardKey),
+    /// There is no external interface, and the forward tells interfaces apart.
+    NoExternalInterface(ForwardKey),
+    /// The external interface is also an internal one.
+    ExternalIsInternal,
+    /// Destinations are listed although there is no external interface, or the other way round.
+    DestinationsDoNotFit,
+    /// There are forwards, but no destination address: a backend might read it as any address.
+    NoDestination,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Overlap(key) => write!(f, "{key} overlaps another forward of that port"),
+            Self::UnknownNodeSet(key) => write!(f, "{key} leads to a set of nodes that is missing"),
+            Self::EmptyNodeSet(name) => write!(f, "the set {name} is empty"),
+            Self::NoPods(key) => write!(f, "{key} leads to no pod"),
+            Self::NoExternalInterface(key) => {
+                write!(f, "{key} tells interfaces apart, but no interface is external")
+            }
+            Self::ExternalIsInternal => f.write_str("the external interface is internal as well"),
+            Self::DestinationsDoNotFit => {
+                f.write_str("destination addresses and external interface do not fit")
+            }
+            Self::NoDestination => f.write_str("there are forwards but no destination address"),
+        }
+    }
+}
+
+/// Returns every promise that `forwarding` breaks; none when it is sound.
+#[must_use]
+pub fn violations(forwarding: &Forwarding) -> Vec<Violation> {
+    let Forwarding { entry, options: _, node_sets, forwards } = forwarding;
+    let mut found = Vec::new();
+    match (&entry.external, &entry.destinations) {
+        (None, Destinations::Local) => {}
+        (Some(_), Destinations::Addresses(addresses)) => {
+            if addresses.is_empty() && !forwards.is_empty() {
+                found.push(Violation::NoDestination);
+            }
+        }
+        (None, Destinations::Addresses(_)) | (Some(_), Destinations::Local) => {
+            found.push(Violation::DestinationsDoNotFit);
+        }
+    }
+    if entry.external.as_ref().is_some_and(|it| entry.internal.contains(it)) {
+        found.push(Violation::ExternalIsInternal);
+    }
+    let empty = node_sets.iter().filter(|(_, addresses)| addresses.is_empty());
+    found.extend(empty.map(|(name, _)| Violation::EmptyNodeSet(name.clone())));
+    for (&key, forward) in forwards {
+        match key.exposure {
+            Exposure::Everywhere => {}
+            Exposure::Internal | Exposure::External => {
+                if entry.external.is_none() {
+                    found.push(Violation::NoExternalInterface(key));
+                }
+                let everywhere = ForwardKey { exposure: Exposure::Everywhere, ..key };
+                if forwards.contains_key(&everywhere) {
+                    found.push(Violation::Overlap(key));
+                }
+            }
+        }
+        match &forward.targets {
+            Targets::Nodes { set, port: _ } if !node_sets.contains_key(set) => {
+                found.push(Violation::UnknownNodeSet(key));
+            }
+            Targets::Pods(pods) if pods.is_empty() => found.push(Violation::NoPods(key)),
+            Targets::Nodes { .. } | Targets::Pods(_) => {}
+        }
+    }
+    found
+}

@@ -1,0 +1,378 @@
+//! The cluster as planning sees it: the little that is needed of each object.
+//!
+//! Objects come in one by one or as complete lists, from whatever source; each is read once, and
+//! what is kept is small. What hosts are like is not known here, and nothing is decided here that
+//! depends on a host.
+
+mod endpoints;
+mod host;
+mod node;
+mod owner;
+mod pod;
+pub(crate) mod ports;
+mod service;
+pub(crate) mod wish;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use api::host::HostSettings;
+use api::object::{ObjectKind, ObjectRef};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+use crate::finding::Finding;
+use endpoints::Endpoints;
+use host::HostEntry;
+use node::NodeEntry;
+use owner::{Owner, reference};
+use ports::Ports;
+use wish::{Backends, Wish};
+
+/// An object of a kind that we read.
+#[derive(Clone, Debug)]
+pub enum Object {
+    /// A Service.
+    Service(Box<Service>),
+    /// A Node.
+    Node(Box<Node>),
+    /// A Pod.
+    Pod(Box<Pod>),
+    /// An EndpointSlice.
+    EndpointSlice(Box<EndpointSlice>),
+    /// A Host.
+    Host(Box<api::host::Host>),
+}
+
+impl Object {
+    /// Names the object. One without a namespace is in `default`, as `kubectl` has it.
+    #[must_use]
+    pub fn reference(&self) -> ObjectRef {
+        match self {
+            Self::Service(it) => reference(ObjectKind::Service, &it.metadata),
+            Self::Node(it) => reference(ObjectKind::Node, &it.metadata),
+            Self::Pod(it) => reference(ObjectKind::Pod, &it.metadata),
+            Self::EndpointSlice(it) => reference(ObjectKind::EndpointSlice, &it.metadata),
+            Self::Host(it) => reference(ObjectKind::Host, &it.metadata),
+        }
+    }
+}
+
+/// Something that happened to the objects.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// The object is new, or is now like this.
+    Applied(Object),
+    /// The object is gone.
+    Deleted(ObjectRef),
+    /// These are all objects of the kind; every other one is gone. Sent for the first list and
+    /// for every list after a gap.
+    Reset(ObjectKind, Vec<Object>),
+}
+
+/// The cluster as planning sees it.
+#[derive(Debug, Default)]
+pub struct ClusterView {
+    listed: BTreeSet<ObjectKind>,
+    version: u64,
+    /// The version in which the addresses of active nodes last changed.
+    nodes_changed: u64,
+    owners: BTreeMap<ObjectRef, Owner>,
+    /// The owners with findings or with a choice of hosts: few, and every plan looks at them.
+    noted: BTreeSet<ObjectRef>,
+    nodes: BTreeMap<String, NodeEntry>,
+    endpoints: Endpoints,
+    hosts: BTreeMap<String, HostEntry>,
+    ports: Ports,
+}
+
+/// Every kind whose complete list must have been seen before anything may be changed.
+const KINDS: [ObjectKind; 5] = [
+    ObjectKind::Service,
+    ObjectKind::Pod,
+    ObjectKind::Node,
+    ObjectKind::EndpointSlice,
+    ObjectKind::Host,
+];
+
+impl ClusterView {
+    /// Takes in a change; returns whether anything changed that planning reads.
+    ///
+    /// An object that can no longer be understood keeps its last good state, with a finding,
+    /// until it is corrected or deleted.
+    pub fn change(&mut self, change: Change) -> bool {
+        let version = self.version + 1;
+        let changed = match change {
+            Change::Applied(object) => self.apply(&object, version),
+            Change::Deleted(object) => self.delete(&object, version),
+            Change::Reset(kind, objects) => {
+                let present: BTreeSet<_> = objects.iter().map(Object::reference).collect();
+                let mut changed = self.listed.insert(kind);
+                for gone in self.known(kind).filter(|it| !present.contains(it)).collect::<Vec<_>>()
+                {
+                    changed |= self.delete(&gone, version);
+                }
+                for object in &objects {
+                    changed |= self.apply(object, version);
+                }
+                changed
+            }
+        };
+        if changed {
+            self.version = version;
+        }
+        changed
+    }
+
+    /// Whether a complete list of every kind was seen. Until then, what is missing here may well
+    /// exist, so nothing must be planned.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.missing().next().is_none()
+    }
+
+    /// The kinds of which no complete list was seen yet.
+    pub fn missing(&self) -> impl Iterator<Item = ObjectKind> + '_ {
+        KINDS.into_iter().filter(|it| !self.listed.contains(it))
+    }
+
+    /// A number that grows with every change that [`change`](Self::change) reports.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The names of all Hosts.
+    pub fn host_names(&self) -> impl Iterator<Item = &str> {
+        self.hosts.keys().map(String::as_str)
+    }
+
+    /// What is asked of one host; `None` when there is no such Host, or when it never could be
+    /// understood.
+    #[must_use]
+    pub fn host(&self, name: &str) -> Option<&Arc<HostSettings>> {
+        self.hosts.get(name)?.settings.as_ref()
+    }
+
+    /// The generation of one Host: what `status.observedGeneration` should say of a plan.
+    #[must_use]
+    pub fn host_generation(&self, name: &str) -> Option<i64> {
+        self.hosts.get(name)?.generation
+    }
+
+    /// The `metadata.uid` of an object, for Events; `None` when it is unknown or asks nothing.
+    #[must_use]
+    pub fn uid(&self, object: &ObjectRef) -> Option<&str> {
+        let uid = match object.kind {
+            ObjectKind::Service | ObjectKind::Pod => &self.owners.get(object)?.uid,
+            ObjectKind::Node => &self.nodes.get(&object.name)?.uid,
+            ObjectKind::Host => &self.hosts.get(&object.name)?.uid,
+            ObjectKind::EndpointSlice => return None,
+        };
+        Some(uid.as_ref()).filter(|it| !it.is_empty())
+    }
+
+    /// The nodes that take traffic, with their addresses.
+    pub fn active_nodes(&self) -> impl Iterator<Item = (&str, &[IpAddr])> {
+        let active = self.nodes.iter().filter(|(_, it)| it.active);
+        active.map(|(name, it)| (name.as_str(), it.addresses.as_ref()))
+    }
+
+    /// Whether any Node, active or not, has `address`.
+    pub(crate) fn is_node_address(&self, address: IpAddr) -> bool {
+        self.nodes.values().any(|it| it.addresses.contains(&address))
+    }
+
+    /// The version in which the addresses of active nodes last changed.
+    pub(crate) fn nodes_changed(&self) -> u64 {
+        self.nodes_changed
+    }
+
+    /// The version in which one Host last changed.
+    pub(crate) fn host_changed(&self, name: &str) -> u64 {
+        self.hosts.get(name).map_or(0, |it| it.changed)
+    }
+
+    /// Every claim on a host port.
+    pub(crate) fn ports(&self) -> &Ports {
+        &self.ports
+    }
+
+    /// Every wish, in the order of its owner.
+    pub(crate) fn wishes(&self) -> impl Iterator<Item = &Arc<Wish>> {
+        self.owners.values().filter_map(|it| it.wish.as_ref())
+    }
+
+    /// What one object asks for.
+    pub(crate) fn wish(&self, owner: &ObjectRef) -> Option<&Arc<Wish>> {
+        self.owners.get(owner)?.wish.as_ref()
+    }
+
+    /// The Services whose `status.loadBalancer` is ours; those not understood without a wish.
+    pub(crate) fn load_balancers(&self) -> impl Iterator<Item = (&ObjectRef, Option<&Arc<Wish>>)> {
+        let ours = self.owners.iter().filter(|(_, it)| it.load_balancer);
+        ours.map(|(owner, it)| (owner, it.wish.as_ref()))
+    }
+
+    /// The objects that cannot be understood and that have no last good state.
+    pub(crate) fn unreadable(&self) -> impl Iterator<Item = &ObjectRef> {
+        // Whatever cannot be understood has a finding.
+        self.noted.iter().filter(|it| self.owners.get(it).is_some_and(Owner::is_unreadable))
+    }
+
+    /// What is wrong with objects that ask something of hosts, and what they ask.
+    pub(crate) fn noted(&self) -> impl Iterator<Item = (&[Finding], Option<&Arc<Wish>>)> {
+        let noted = self.noted.iter().filter_map(|it| self.owners.get(it));
+        noted.map(|it| (it.findings.as_slice(), it.wish.as_ref()))
+    }
+
+    /// What is wrong with Nodes.
+    pub(crate) fn node_findings(&self) -> impl Iterator<Item = &Finding> {
+        self.nodes.values().flat_map(|it| &it.findings)
+    }
+
+    /// What is wrong with one Host.
+    pub(crate) fn host_findings(&self, name: &str) -> &[Finding] {
+        self.hosts.get(name).map_or(&[], |it| &it.findings)
+    }
+
+    /// Whether there is a Host of this name, understood or not.
+    pub(crate) fn has_host(&self, name: &str) -> bool {
+        self.hosts.contains_key(name)
+    }
+
+    /// The addresses of all active nodes.
+    pub(crate) fn all_nodes(&self) -> BTreeSet<IpAddr> {
+        self.active_nodes().flat_map(|(_, addresses)| addresses).copied().collect()
+    }
+
+    /// The addresses of the active nodes with ready endpoints of one Service.
+    pub(crate) fn nodes_with_endpoints(&self, namespace: &str, service: &str) -> BTreeSet<IpAddr> {
+        let names = self.endpoints.nodes(namespace, service);
+        let nodes = names.filter_map(|it| self.nodes.get(it)).filter(|it| it.active);
+        nodes.flat_map(|it| it.addresses.iter().copied()).collect()
+    }
+
+    fn known(&self, kind: ObjectKind) -> Box<dyn Iterator<Item = ObjectRef> + '_> {
+        match kind {
+            ObjectKind::Service | ObjectKind::Pod => {
+                Box::new(self.owners.keys().filter(move |it| it.kind == kind).cloned())
+            }
+            ObjectKind::Node => {
+                Box::new(self.nodes.keys().map(move |it| ObjectRef::cluster(kind, it)))
+            }
+            ObjectKind::Host => {
+                Box::new(self.hosts.keys().map(move |it| ObjectRef::cluster(kind, it)))
+            }
+            ObjectKind::EndpointSlice => Box::new(
+                self.endpoints
+                    .keys()
+                    .map(move |(namespace, name)| ObjectRef::namespaced(kind, namespace, name)),
+            ),
+        }
+    }
+
+    fn apply(&mut self, object: &Object, version: u64) -> bool {
+        match object {
+            Object::Service(it) => {
+                let owner = object.reference();
+                let read = service::read(it, self.owners.get(&owner));
+                self.set_owner(owner, read, version)
+            }
+            Object::Pod(it) => {
+                let owner = object.reference();
+                let read = pod::read(it, self.owners.get(&owner));
+                self.set_owner(owner, read, version)
+            }
+            Object::Node(it) => {
+                let name = it.metadata.name.clone().unwrap_or_default();
+                self.set_node(name, Some(node::read(it)), version)
+            }
+            Object::EndpointSlice(it) => {
+                let reference = object.reference();
+                let namespace = reference.namespace.unwrap_or_default();
+                let services = self.endpoints.insert(&namespace, &reference.name, it);
+                self.touch(&namespace, services, version)
+            }
+            Object::Host(it) => {
+                let name = it.metadata.name.clone().unwrap_or_default();
+                let read = host::read(it, self.hosts.get(&name), version);
+                if self.hosts.get(&name).is_some_and(|before| before.says_the_same(&read)) {
+                    return false;
+                }
+                self.hosts.insert(name, read);
+                true
+            }
+        }
+    }
+
+    fn delete(&mut self, object: &ObjectRef, version: u64) -> bool {
+        match object.kind {
+            ObjectKind::Service | ObjectKind::Pod => self.set_owner(object.clone(), None, version),
+            ObjectKind::Node => self.set_node(object.name.clone(), None, version),
+            ObjectKind::EndpointSlice => {
+                let namespace = object.namespace.as_deref().unwrap_or_default();
+                let services = self.endpoints.remove(namespace, &object.name);
+                self.touch(namespace, services, version)
+            }
+            ObjectKind::Host => self.hosts.remove(&object.name).is_some(),
+        }
+    }
+
+    fn set_owner(&mut self, reference: ObjectRef, new: Option<Owner>, version: u64) -> bool {
+        let old = self.owners.get(&reference);
+        if old == new.as_ref() {
+            return false;
+        }
+        let old_wish = old.and_then(|it| it.wish.as_ref());
+        let new_wish = new.as_ref().and_then(|it| it.wish.as_ref());
+        if old_wish != new_wish {
+            self.ports.replace(old_wish.map(AsRef::as_ref), new_wish, version);
+        }
+        if new.as_ref().is_some_and(Owner::is_noted) {
+            self.noted.insert(reference.clone());
+        } else {
+            self.noted.remove(&reference);
+        }
+        match new {
+            Some(new) => self.owners.insert(reference, new),
+            None => self.owners.remove(&reference),
+        };
+        true
+    }
+
+    fn set_node(&mut self, name: String, new: Option<NodeEntry>, version: u64) -> bool {
+        let old = self.nodes.get(&name);
+        if old == new.as_ref() {
+            return false;
+        }
+        // Which nodes take traffic, and which addresses nodes have, both decide.
+        let decisive = |it: &NodeEntry| (it.active, it.addresses.clone());
+        if old.map(decisive) != new.as_ref().map(decisive) {
+            self.nodes_changed = version;
+        }
+        match new {
+            Some(new) => self.nodes.insert(name, new),
+            None => self.nodes.remove(&name),
+        };
+        true
+    }
+
+    /// Marks the ports of Services that depend on where their endpoints are.
+    fn touch(&mut self, namespace: &str, services: Vec<String>, version: u64) -> bool {
+        let mut changed = false;
+        for service in services {
+            let owner = ObjectRef::namespaced(ObjectKind::Service, namespace, &service);
+            let Some(wish) = self.owners.get(&owner).and_then(|it| it.wish.as_ref()) else {
+                continue;
+            };
+            if matches!(wish.backends, Backends::Nodes(crate::desired::NodeSetName::All)) {
+                continue;
+            }
+            self.ports.touch(wish, version);
+            changed = true;
+        }
+        changed
+    }
+}
