@@ -79,7 +79,7 @@ use super::status::HostStatus;
     )
 )]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" =
+#[schemars(description = "What the host should do.", extend("x-kubernetes-validations" =
     Rule::all(&[&rule::EXTERNAL_IS_LISTED, &rule::EXTRA_NEEDS_EXTERNAL])))]
 pub struct HostSpec {
     /// The interfaces through which forwards are reachable, `externalInterface` included.
@@ -129,9 +129,11 @@ pub struct HostSpec {
 pub struct ExecutorSpec {
     /// The controller runs on the host itself and was started with this Host's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "LocalSpec")]
     pub local: Option<LocalSpec>,
     /// Over SSH.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "SshSpec")]
     pub ssh: Option<SshSpec>,
 }
 
@@ -164,6 +166,7 @@ pub struct SshSpec {
 
     /// The Secret that holds the private key to log in with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "SecretKeyRef")]
     pub key_secret_ref: Option<SecretKeyRef>,
 
     /// A file beside the controller that holds the private key to log in with, as an absolute

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 pub struct HostStatus {
     /// The generation of the object that the rest speaks of.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i64")]
     pub observed_generation: Option<i64>,
 
     /// `Accepted`, `Reachable`, `Applied` and `NoFindings`.
@@ -18,26 +19,32 @@ pub struct HostStatus {
 
     /// Identifies the state that the host was last brought to; equal states have equal revisions.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
     pub applied_revision: Option<String>,
 
     /// When the host was last changed.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "meta::Time")]
     pub last_applied_time: Option<meta::Time>,
 
     /// How many host ports the host forwards.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i64")]
     pub forwards: Option<i64>,
 
     /// How often something else changed our rules, since the controller started.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i64")]
     pub drift: Option<i64>,
 
     /// Why the host could not be brought up to date; absent when it is.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
     pub last_error: Option<String>,
 
     /// How many nodes take traffic.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i64")]
     pub nodes: Option<i64>,
 
     /// The nodes that take traffic, and at which addresses.
