@@ -1,14 +1,16 @@
-// Command echo is the backend in the test bed's pods: it says who it is and whom it saw, over TCP, UDP and HTTP.
+// Command echo is the backend in the test bed's pods: it says who it is, whom it saw and where it was reached, in the
+// words that the probes of the crate testkit understand.
 //
-//	TCP   on accept one line "NAME SOURCE", then every byte comes back
-//	UDP   each datagram is answered by one datagram: the line "NAME SOURCE", then the payload
+//	TCP   on accept, and again for each line received: "ECHO NAME SOURCE DESTINATION" and a line end
+//	UDP   one datagram for each datagram: "ECHO NAME SOURCE DESTINATION ", then the payload
 //	HTTP  any path: a JSON object with name, node, source, destination, method, host and path
 //
-// NAME is $POD_NAME, else the host name; SOURCE is the peer's ADDRESS:PORT as the kernel reports it, with an IPv6
-// address in brackets. Without arguments it listens on TCP 9000, UDP 9000 and HTTP 8080.
+// NAME is $POD_NAME, else the host name. SOURCE and DESTINATION are ADDRESS:PORT after all translation, an IPv6 address
+// in brackets. Without arguments it listens on TCP 9000, UDP 9000 and HTTP 8080.
 package main
 
 import (
+	"bufio"
 	"cmp"
 	"encoding/json"
 	"flag"
@@ -50,8 +52,11 @@ func main() {
 		go me.serveTCP(listener)
 	}
 	for _, port := range ports(*udp) {
-		address := must(net.ResolveUDPAddr("udp", ":"+port))
-		go me.serveUDP(must(net.ListenUDP("udp", address)))
+		// One socket for each address: the answer must leave from the address that was asked, and say which.
+		for _, address := range addresses() {
+			at := must(net.ResolveUDPAddr("udp", net.JoinHostPort(address, port)))
+			go me.serveUDP(must(net.ListenUDP("udp", at)))
+		}
 	}
 	for _, port := range ports(*web) {
 		listener := must(net.Listen("tcp", ":"+port))
@@ -64,12 +69,24 @@ func main() {
 	<-stop
 }
 
+// addresses are this pod's own, which are settled before it starts.
+func addresses() []string {
+	var found []string
+	for _, it := range must(net.InterfaceAddrs()) {
+		// A link-local address would need its interface too, and nobody asks there.
+		if network, ok := it.(*net.IPNet); ok && !network.IP.IsLinkLocalUnicast() {
+			found = append(found, network.IP.String())
+		}
+	}
+	return found
+}
+
 func ports(list string) []string {
 	return strings.FieldsFunc(list, func(it rune) bool { return it == ',' || it == ' ' })
 }
 
-func (me identity) greeting(source net.Addr) string {
-	return fmt.Sprintf("%s %s\n", me.name, plain(source.String()))
+func (me identity) line(source, destination net.Addr) string {
+	return fmt.Sprintf("ECHO %s %s %s", me.name, plain(source.String()), plain(destination.String()))
 }
 
 // plain writes an IPv4 peer of a dual-stack socket as IPv4.
@@ -93,15 +110,18 @@ func (me identity) serveTCP(listener net.Listener) {
 		}
 		go func() {
 			defer connection.Close()
-			if _, err := io.WriteString(connection, me.greeting(connection.RemoteAddr())); err == nil {
-				io.Copy(connection, connection)
+			line := me.line(connection.RemoteAddr(), connection.LocalAddr()) + "\n"
+			questions := bufio.NewScanner(connection)
+			for {
+				if _, err := io.WriteString(connection, line); err != nil || !questions.Scan() {
+					return
+				}
 			}
 		}()
 	}
 }
 
 func (me identity) serveUDP(socket *net.UDPConn) {
-	// The answer must leave from the address that was asked: a pod has one address, so the routing table's choice is it.
 	payload := make([]byte, 65535)
 	for {
 		length, source, err := socket.ReadFromUDP(payload)
@@ -109,7 +129,8 @@ func (me identity) serveUDP(socket *net.UDPConn) {
 			log.Printf("receive: %v", err)
 			continue
 		}
-		socket.WriteToUDP(append([]byte(me.greeting(source)), payload[:length]...), source)
+		answer := append([]byte(me.line(source, socket.LocalAddr())+" "), payload[:length]...)
+		socket.WriteToUDP(answer, source)
 	}
 }
 

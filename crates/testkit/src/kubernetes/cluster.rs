@@ -1,5 +1,6 @@
 //! A control plane and nodes, on a wire of their own.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -45,6 +46,7 @@ pub struct Cluster {
     nodes: Vec<Node>,
     control_plane: ControlPlane,
     underlay: Underlay,
+    groups: ControlGroups,
 }
 
 impl Cluster {
@@ -105,7 +107,7 @@ impl Cluster {
                 .map(|it| it.join().unwrap_or_else(|_| anyhow::bail!("starting a node panicked")));
             joined.collect::<anyhow::Result<Vec<_>>>()
         })?;
-        let cluster = Self { nodes, control_plane, underlay };
+        let cluster = Self { nodes, control_plane, underlay, groups };
         cluster.wait_ready()?;
         Ok(cluster)
     }
@@ -126,6 +128,19 @@ impl Cluster {
     #[must_use]
     pub fn underlay(&self) -> &Underlay {
         &self.underlay
+    }
+
+    /// What exists on this machine because of the cluster: its directory, control groups and
+    /// processes. All of it is gone when the cluster is.
+    #[must_use]
+    pub fn traces(&self) -> Vec<PathBuf> {
+        let processes = [self.underlay.holder().pid()].into_iter().chain(self.control_plane.pids());
+        let processes = processes.chain(self.nodes.iter().flat_map(Node::pids));
+        let processes = processes.map(|it| PathBuf::from(format!("/proc/{it}")));
+        let mut traces = self.groups.directories();
+        traces.push(self.control_plane.directory().to_owned());
+        traces.extend(processes);
+        traces
     }
 
     /// Makes an image available on every node; see [`Node::load_image`].

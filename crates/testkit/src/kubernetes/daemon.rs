@@ -90,7 +90,10 @@ impl Daemon {
     fn signal(&mut self, signal: Signal) {
         // A child that was waited for has no process id of its own any more.
         if matches!(self.child.try_wait(), Ok(None)) {
-            if let Ok(pid) = i32::try_from(self.child.id()) {
+            // Who entered a process namespace waits there for the program, its only child, and
+            // ends after it. None of the programs that run without such a companion has children.
+            let program = first_child(self.child.id()).unwrap_or(self.child.id());
+            if let Ok(pid) = i32::try_from(program) {
                 let _already_gone = kill(Pid::from_raw(pid), signal);
             }
         }
@@ -101,6 +104,13 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// The oldest living child of a process.
+pub(super) fn first_child(pid: u32) -> Option<u32> {
+    // Needs CONFIG_PROC_CHILDREN, which every distribution sets.
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    children.split_whitespace().next()?.parse().ok()
 }
 
 /// Starts a child from a thread that lives as long as this process.

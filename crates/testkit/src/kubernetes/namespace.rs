@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use super::daemon::{Daemon, bound_command, run};
+use super::daemon::{Daemon, bound_command, first_child, run};
 use super::programs::Programs;
 use crate::wait::until_ok;
 
@@ -111,11 +111,4 @@ impl Holder {
     pub fn run(&self, program: &str, arguments: &[&str]) -> anyhow::Result<String> {
         run(self.command(program).args(arguments))
     }
-}
-
-/// The oldest living child of a process.
-pub(super) fn first_child(pid: u32) -> Option<u32> {
-    // Needs CONFIG_PROC_CHILDREN, which every distribution sets.
-    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
-    children.split_whitespace().next()?.parse().ok()
 }

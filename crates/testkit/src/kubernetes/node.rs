@@ -77,7 +77,7 @@ impl Node {
         node.wire(underlay, nodes)?;
         node.write_configuration(control_plane, groups)?;
         node.start_containerd()?;
-        node.start_kube_proxy(control_plane)?;
+        node.start_kube_proxy()?;
         for image in ["pause", "echo"] {
             node.load_image(&Programs::find()?.image(&format!("{image}.tar")))?;
         }
@@ -168,6 +168,18 @@ impl Node {
         let started = Daemon::start("kubelet", command, self.directory.join("kubelet.log"))?;
         self.programs.lock().unwrap_or_else(PoisonError::into_inner).kubelet = Some(started);
         Ok(())
+    }
+
+    /// The processes of the node itself: its programs, and a shim for each pod.
+    pub(super) fn pids(&self) -> Vec<u32> {
+        let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+        let own = namespace(&self.holder.pid().to_string());
+        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let names = entries.filter_map(|it| it.file_name().into_string().ok());
+        names
+            .filter(|it| own.is_some() && namespace(it) == own)
+            .filter_map(|it| it.parse().ok())
+            .collect()
     }
 
     /// Fails when one of the node's programs has ended, with the end of its log.
@@ -386,7 +398,7 @@ SystemdCgroup = false
         Ok(())
     }
 
-    fn start_kube_proxy(&self, _control_plane: &ControlPlane) -> anyhow::Result<()> {
+    fn start_kube_proxy(&self) -> anyhow::Result<()> {
         let mut command = self.holder.bound_command(Programs::find()?.kubernetes("kube-proxy"));
         command.arg("--config").arg(self.directory.join("kube-proxy.json"));
         let started = Daemon::start("kube-proxy", command, self.directory.join("kube-proxy.log"))?;

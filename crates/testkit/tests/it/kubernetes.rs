@@ -1,14 +1,19 @@
 //! The real control plane and the real nodes.
 
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::Api;
 use kube::api::{ListParams, PostParams};
-use testkit::kubernetes::{Cluster, ClusterOptions, ControlPlane, ControlPlaneOptions};
+use testkit::kubernetes::{
+    AddressPlan, Cluster, ClusterOptions, ControlPlane, ControlPlaneOptions, ECHO_IMAGE,
+};
+use testkit::probe::Probe;
 use testkit::wait::until;
-use testkit::{Lab, require};
+use testkit::{Lab, Protocol, require};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -103,14 +108,68 @@ fn a_dropped_control_plane_leaves_no_process_and_no_file() -> anyhow::Result<()>
     Ok(())
 }
 
-#[test]
-fn two_nodes_run_pods_that_reach_each_other_and_are_reached_from_outside() -> anyhow::Result<()> {
+#[tokio::test]
+async fn an_outside_client_reaches_pods_on_two_real_nodes_through_an_attached_host()
+-> anyhow::Result<()> {
     let Some(()) = require(Cluster::available()) else { return Ok(()) };
-    let begin = Instant::now();
+    let Some(lab) = require(Lab::as_root("nodes")) else { return Ok(()) };
     let cluster = Cluster::start(ClusterOptions::default())?;
-    eprintln!("two nodes Ready after {:?}", begin.elapsed());
+    let control_plane = cluster.control_plane();
+    let namespace = control_plane.namespace().await?;
+    control_plane.apply_manifest(&echo_on_every_node(&namespace)).await?;
+
+    // The host is the nodes' gateway to the world, as a hypervisor is; behind it is a client.
+    let (host, client) = (lab.machine("host")?, lab.machine("client")?);
+    let gateway = (format!("{}/24", AddressPlan::GATEWAY), format!("{}/64", AddressPlan::GATEWAY6));
+    cluster.underlay().attach(&host, "inside", &[&gateway.0, &gateway.1])?;
+    lab.link(
+        &host,
+        "outside",
+        &["203.0.113.1/24", "2001:db8::1/64"],
+        &client,
+        "eth0",
+        &["203.0.113.2/24", "2001:db8::2/64"],
+    )?;
+    host.forwarding(true)?;
+    client.route("10.200.0.0/24", "203.0.113.1")?;
+    client.route("fd00:200::/64", "2001:db8::1")?;
+
+    until_pods_run(&control_plane.client().await?, &namespace, 2).await?;
+    for (number, node) in cluster.nodes().iter().enumerate() {
+        for (address, source) in
+            [(IpAddr::from(node.address()), "203.0.113.2"), (node.address6().into(), "2001:db8::2")]
+        {
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                let probe = Probe::new(SocketAddr::new(address, 30900), protocol);
+                // kube-proxy learns of endpoints by a watch.
+                let what = format!("{address}/{protocol} to answer");
+                let answer = until(&what, LIMIT, || client.probe(probe).ok()?.answer().cloned())?;
+                // externalTrafficPolicy: Local: the pod of this very node, and the client's own address.
+                assert_eq!(answer.server, format!("echo-{}", number + 1), "{what}");
+                assert_eq!(answer.source_seen.ip(), source.parse::<IpAddr>()?, "{what}");
+            }
+        }
+        // externalTrafficPolicy: Cluster: every node leads to every pod, so also across the wire between them.
+        let everywhere = Probe::new(SocketAddr::new(node.address().into(), 30901), Protocol::Tcp);
+        let mut unseen = BTreeSet::from(["echo-1".to_owned(), "echo-2".to_owned()]);
+        until("both pods to answer through one node", LIMIT, || {
+            unseen.remove(client.probe(everywhere).ok()?.server()?);
+            unseen.is_empty().then_some(())
+        })?;
+    }
+
+    let executed = control_plane
+        .kubectl()?
+        .args(["exec", "-n", &namespace, "echo-2", "--", "/echo", "-h"])
+        .output()?;
+    let said = String::from_utf8_lossy(&executed.stderr);
+    assert!(said.contains("Usage of /echo"), "kubectl exec: {said}");
+
+    let left = cluster.traces();
+    assert!(left.iter().any(|it| it.exists()), "nothing to leave behind: {left:?}");
     drop(cluster);
-    eprintln!("all over after {:?}", begin.elapsed());
+    let left: Vec<_> = left.into_iter().filter(|it| it.exists()).collect();
+    assert!(left.is_empty(), "left behind: {left:?}");
     Ok(())
 }
 
@@ -120,6 +179,29 @@ fn is_forbidden(error: &kube::Error) -> bool {
 
 fn is_alive(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
+}
+
+async fn until_pods_run(
+    client: &kube::Client,
+    namespace: &str,
+    count: usize,
+) -> anyhow::Result<()> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let begin = Instant::now();
+    loop {
+        let states: Vec<_> = pods
+            .list(&ListParams::default())
+            .await?
+            .items
+            .into_iter()
+            .filter_map(|it| it.status)
+            .collect();
+        if states.iter().filter(|it| it.phase.as_deref() == Some("Running")).count() == count {
+            return Ok(());
+        }
+        anyhow::ensure!(begin.elapsed() < LIMIT, "pods that do not run: {states:#?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 async fn until_allowed(
@@ -132,6 +214,43 @@ async fn until_allowed(
         tokio::task::yield_now().await;
     }
     Ok(())
+}
+
+/// One pod on each node, and two Services over both.
+fn echo_on_every_node(namespace: &str) -> String {
+    let pods = [1, 2].map(|number| {
+        format!(
+            "
+apiVersion: v1
+kind: Pod
+metadata: {{ name: echo-{number}, namespace: {namespace}, labels: {{ app: echo }} }}
+spec:
+  nodeSelector: {{ kubernetes.io/hostname: node-{number} }}
+  terminationGracePeriodSeconds: 0
+  containers: [{{ name: echo, image: {ECHO_IMAGE} }}]
+---"
+        )
+    });
+    let services = [("local", "Local", 30900), ("everywhere", "Cluster", 30901)].map(
+        |(name, policy, port)| {
+            format!(
+                "
+apiVersion: v1
+kind: Service
+metadata: {{ name: {name}, namespace: {namespace} }}
+spec:
+  type: NodePort
+  ipFamilyPolicy: RequireDualStack
+  externalTrafficPolicy: {policy}
+  selector: {{ app: echo }}
+  ports:
+  - {{ name: tcp, port: 9000, protocol: TCP, nodePort: {port} }}
+  - {{ name: udp, port: 9000, protocol: UDP, nodePort: {port} }}
+---"
+            )
+        },
+    );
+    pods.concat() + &services.concat()
 }
 
 const READS_PODS: &str = "
