@@ -1,2 +1,70 @@
-//! The program.
-fn main() {}
+//! The program: arguments, output, exit codes. What it says and does is decided elsewhere.
+//!
+//! Called by the name `epok` or `epok-clean`, for example through a symbolic link, it takes that
+//! program's options.
+
+mod arguments;
+mod completion;
+mod declared;
+mod demo;
+mod ending;
+mod epok;
+mod install;
+mod logging;
+mod manifest;
+mod print;
+mod ssh_scan;
+mod version;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser;
+
+use crate::arguments::{Arguments, Output, Subcommand};
+use crate::ending::{Ending, Result};
+use crate::epok::options::{CleanOptions, EpokOptions};
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let name = arguments.first().and_then(|it| Path::new(it).file_name()?.to_str());
+    let ending = match name {
+        Some("epok") => parse(&arguments, |it: EpokOptions| block_on(epok::run(&it, Output::Text))),
+        Some("epok-clean") => {
+            parse(&arguments, |it: CleanOptions| block_on(epok::clean(&it, Output::Text)))
+        }
+        Some(_) | None => parse(&arguments, portcullis),
+    };
+    ending::exit_code(ending)
+}
+
+/// Reads the arguments and goes on with them. Help and versions that were asked for go to standard
+/// output, complaints to standard error.
+fn parse<T: Parser>(arguments: &[OsString], go_on: impl FnOnce(T) -> Result) -> Result {
+    match T::try_parse_from(arguments) {
+        Ok(arguments) => go_on(arguments),
+        Err(error) => {
+            error.print()?;
+            Ok(if error.use_stderr() { Ending::Refused } else { Ending::Done })
+        }
+    }
+}
+
+fn portcullis(arguments: Arguments) -> Result {
+    let output = arguments.output;
+    match arguments.subcommand {
+        Subcommand::Epok(it) => block_on(epok::run(&it, output)),
+        Subcommand::Install(it) => install::run(&it, output),
+        Subcommand::Completion(it) => completion::run(&it),
+        Subcommand::Version => version::run(output),
+        Subcommand::Demo(it) => demo::run(&it),
+    }
+}
+
+fn block_on(work: impl Future<Output = Result>) -> Result {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.context("cannot start the runtime")?.block_on(work)
+}
