@@ -43,3 +43,6 @@ impl<T> Reading<T> {
         Self { wish: (!refused).then_some(wish), problems }
     }
 }
+
+#[cfg(test)]
+mod tests;

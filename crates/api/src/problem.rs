@@ -89,8 +89,8 @@ impl fmt::Display for Problem {
     }
 }
 
-/// How much of a value a problem repeats: enough to find it in a manifest, little enough for an
-/// Event, which holds 1024 bytes.
+/// How much of a value a problem repeats: enough to find it in a manifest, and little enough that
+/// a problem in plain words fits into an Event.
 const VALUE_CHARACTERS: usize = 128;
 
 /// How much of a value an error message repeats.
