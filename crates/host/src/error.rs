@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use command::Program;
+use command::{Command, Program};
+use serde::{Deserialize, Serialize};
 
 /// Where the remedy for an [`ExecuteError`] lies.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -20,20 +21,21 @@ pub enum Blame {
 /// Why a command did not run to its end.
 ///
 /// Each variant names the host (`this machine` for local execution) and says what to do.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub enum ExecuteError {
     /// The program is missing or could not be started.
     #[error(
-        "cannot start `{program}` on {host}: {reason}; install it there with `apt install {package}`",
-        program = program.name(),
-        package = package(*program)
+        "cannot start `{program}` on {host}: {reason}; install it there with `apt install {package}`"
     )]
     CannotStart {
         /// The host.
         host: String,
         /// The program that is missing.
-        program: Program,
+        program: String,
+        /// The Debian package that brings it.
+        package: String,
         /// What the system said.
         reason: String,
     },
@@ -200,6 +202,55 @@ impl ExecuteError {
             | Self::InputTooLong { .. }
             | Self::ConfirmationUnsupported { .. } => false,
         }
+    }
+
+    /// Says of which host this is true: the forced command only knows "this machine".
+    pub(crate) fn on(mut self, name: &str) -> Self {
+        match &mut self {
+            Self::CannotStart { host, .. }
+            | Self::SudoRefused { host, .. }
+            | Self::Refused { host, .. }
+            | Self::HostKeyMismatch { host, .. }
+            | Self::AuthenticationFailed { host, .. }
+            | Self::Unreachable { host, .. }
+            | Self::Deadline { host, .. }
+            | Self::OutputTooLong { host, .. }
+            | Self::InputTooLong { host, .. }
+            | Self::ConfirmationPending { host, .. }
+            | Self::NotConfirmed { host, .. }
+            | Self::ConfirmationUnsupported { host, .. }
+            | Self::Protocol { host, .. } => name.clone_into(host),
+        }
+        self
+    }
+
+    pub(crate) fn cannot_start(host: &str, program: Program, reason: &str) -> Self {
+        Self::CannotStart {
+            host: host.to_owned(),
+            program: program.name().to_owned(),
+            package: package(program).to_owned(),
+            reason: reason.to_owned(),
+        }
+    }
+
+    pub(crate) fn deadline(host: &str, command: &Command, after: Duration) -> Self {
+        Self::Deadline { host: host.to_owned(), command: command.to_string(), after }
+    }
+
+    pub(crate) fn output_too_long(host: &str, command: &Command, limit: usize) -> Self {
+        Self::OutputTooLong { host: host.to_owned(), command: command.to_string(), limit }
+    }
+
+    pub(crate) fn unreachable(host: &str, reason: impl Into<String>) -> Self {
+        Self::Unreachable { host: host.to_owned(), reason: reason.into() }
+    }
+
+    pub(crate) fn protocol(host: &str, reason: impl Into<String>) -> Self {
+        Self::Protocol { host: host.to_owned(), reason: reason.into() }
+    }
+
+    pub(crate) fn not_confirmed(host: &str, reason: impl Into<String>) -> Self {
+        Self::NotConfirmed { host: host.to_owned(), reason: reason.into() }
     }
 
     /// Where the remedy lies.

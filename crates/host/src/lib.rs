@@ -2,7 +2,7 @@
 //!
 //! [`Local`] runs them on this machine and [`Ssh`] on another one, over a single standing session.
 //! [`host_apply`] is the other end of that session: what the forced command of a restricted account
-//! runs. [`LocalChanges`] tells when somebody else changed this machine's firewall or addresses.
+//! runs.
 //!
 //! What a command means, whether it should run and what its output says is decided elsewhere. A
 //! program that ends with a status other than zero is an [`Output`](command::Output) like any
@@ -12,8 +12,12 @@ mod error;
 mod executor;
 mod local;
 mod scripted;
+mod ssh;
+
+pub mod host_apply;
 
 pub use error::{Blame, ExecuteError};
 pub use executor::{ConfirmedChange, Executor};
 pub use local::{Limits, Local, OwnProcesses};
 pub use scripted::Scripted;
+pub use ssh::{ClientKey, HostKey, KeyError, LinkState, LinkWatch, Mode, Ssh, SshHost, Timing};

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use crate::{ExecuteError, Executor};
 
 /// How this machine is called in errors.
-const HOST: &str = "this machine";
+pub(crate) const THIS_MACHINE: &str = "this machine";
 
 /// Where programs are looked for, wherever we were started from.
 pub(crate) const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -33,6 +33,21 @@ impl Default for Limits {
     /// Room for the listing of several hundred thousand map elements.
     fn default() -> Self {
         Self { stdin: 64 << 20, stdout: 128 << 20, stderr: 64 << 10 }
+    }
+}
+
+impl Limits {
+    pub(crate) fn check_input(&self, host: &str, command: &Command) -> Result<(), ExecuteError> {
+        let size = command.stdin.len();
+        if size <= self.stdin {
+            return Ok(());
+        }
+        Err(ExecuteError::InputTooLong {
+            host: host.to_owned(),
+            command: command.to_string(),
+            size,
+            limit: self.stdin,
+        })
     }
 }
 
@@ -100,28 +115,15 @@ impl Local {
         command: &Command,
         deadline: Duration,
     ) -> Result<Output, ExecuteError> {
-        tokio::time::timeout(deadline, self.run_to_end(command)).await.unwrap_or_else(|_| {
-            Err(ExecuteError::Deadline {
-                host: HOST.to_owned(),
-                command: command.to_string(),
-                after: deadline,
-            })
-        })
+        tokio::time::timeout(deadline, self.run_to_end(command))
+            .await
+            .unwrap_or_else(|_| Err(ExecuteError::deadline(THIS_MACHINE, command, deadline)))
     }
 
     async fn run_to_end(&self, command: &Command) -> Result<Output, ExecuteError> {
-        if command.stdin.len() > self.limits.stdin {
-            return Err(ExecuteError::InputTooLong {
-                host: HOST.to_owned(),
-                command: command.to_string(),
-                size: command.stdin.len(),
-                limit: self.limits.stdin,
-            });
-        }
-        let cannot_start = |source: io::Error| ExecuteError::CannotStart {
-            host: HOST.to_owned(),
-            program: command.program,
-            reason: source.to_string(),
+        self.limits.check_input(THIS_MACHINE, command)?;
+        let cannot_start = |source: io::Error| {
+            ExecuteError::cannot_start(THIS_MACHINE, command.program, &source.to_string())
         };
 
         let mut child = tokio::process::Command::new(command.program.name())
@@ -154,10 +156,8 @@ impl Local {
             read_all(stdout, self.limits.stdout),
             read_beginning(stderr, self.limits.stderr),
         );
-        let stdout = stdout.map_err(cannot_start)?.ok_or_else(|| ExecuteError::OutputTooLong {
-            host: HOST.to_owned(),
-            command: command.to_string(),
-            limit: self.limits.stdout,
+        let stdout = stdout.map_err(cannot_start)?.ok_or_else(|| {
+            ExecuteError::output_too_long(THIS_MACHINE, command, self.limits.stdout)
         })?;
         let stderr = stderr.map_err(cannot_start)?;
         let status = child.wait().await.map_err(cannot_start)?;

@@ -1,6 +1,10 @@
 //! How commands reach a host, with real processes, a real sshd and a real kernel.
 
 mod it {
+    mod confirmed;
     mod local;
     mod scripted;
+    mod site;
+    mod ssh;
+    mod sudo;
 }

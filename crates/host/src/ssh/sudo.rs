@@ -1,0 +1,156 @@
+//! Runs programs through `sudo` on a host where nothing of ours is installed.
+
+use command::{Command, Output};
+
+use super::SshHost;
+use super::exec::Running;
+use super::session::Session;
+use crate::ExecuteError;
+use crate::local::SYSTEM_PATH;
+
+/// What sudo says when it does not permit something, in the C locale.
+const REFUSALS: [&str; 7] = [
+    "a password is required",
+    "a terminal is required",
+    "is not allowed to execute",
+    "is not in the sudoers file",
+    "may not run sudo",
+    "you must have a tty",
+    "\"no new privileges\" flag is set",
+];
+
+pub(super) async fn run(
+    session: &Session,
+    host: &SshHost,
+    command: &Command,
+) -> Result<Output, ExecuteError> {
+    let mut running = Running::start(session, line(command, &host.user)).await?;
+    let output = running.finish(session, command, host.limits).await?;
+    judge(session.name(), &host.user, command, output)
+}
+
+/// The line for the account's shell.
+///
+/// `env` because the shells of accounts differ in how they set variables, and because an account's
+/// own `PATH` often lacks `/usr/sbin`. What sudo starts gets sudo's own `PATH`.
+pub(super) fn line(command: &Command, user: &str) -> String {
+    let sudo = if command.program.needs_root() && user != "root" { "sudo -n " } else { "" };
+    format!("env LC_ALL=C PATH={SYSTEM_PATH} {sudo}{}", command.to_shell_line())
+}
+
+/// Tells what kept the program from running from what the program itself said.
+pub(super) fn judge(
+    host: &str,
+    user: &str,
+    command: &Command,
+    output: Output,
+) -> Result<Output, ExecuteError> {
+    let program = command.program.name();
+    let said = |text: &str| output.stderr.lines().find(|line| line.contains(text));
+
+    if output.status == Some(127) && said("'sudo'").is_some() {
+        return Err(ExecuteError::CannotStart {
+            host: host.to_owned(),
+            program: "sudo".to_owned(),
+            package: "sudo".to_owned(),
+            reason: output.stderr.trim().to_owned(),
+        });
+    }
+    if output.status == Some(127) {
+        return Err(ExecuteError::cannot_start(host, command.program, output.stderr.trim()));
+    }
+    if output.status != Some(1) {
+        return Ok(output);
+    }
+    if let Some(reason) = said(&format!("sudo: {program}: command not found")) {
+        return Err(ExecuteError::cannot_start(host, command.program, reason));
+    }
+    match REFUSALS.iter().find_map(|it| said(it)) {
+        Some(reason) => Err(ExecuteError::SudoRefused {
+            host: host.to_owned(),
+            user: user.to_owned(),
+            command: command.to_string(),
+            reason: reason.to_owned(),
+            sudoers_line: sudoers_line(user, command),
+        }),
+        None => Ok(output),
+    }
+}
+
+/// The line that permits exactly this command, as sudoers(5) wants it quoted.
+fn sudoers_line(user: &str, command: &Command) -> String {
+    let mut line = format!("{user} ALL=(root) NOPASSWD: /usr/sbin/{}", command.program.name());
+    if command.args.is_empty() {
+        line.push_str(" \"\"");
+    }
+    for arg in &command.args {
+        line.push(' ');
+        for c in arg.chars() {
+            if r",:=\*?[]! ".contains(c) {
+                line.push('\\');
+            }
+            line.push(c);
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use command::Program;
+
+    use super::*;
+
+    fn nft() -> Command {
+        Command::new(Program::Nft).args(["-f", "-"])
+    }
+
+    #[test]
+    fn only_programs_that_need_root_run_as_root() {
+        let list = Command::new(Program::Ss).args(["-H", "-lntu"]);
+        let path = "env LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+        assert_eq!(line(&nft(), "epok"), format!("{path} sudo -n nft -f -"));
+        assert_eq!(line(&nft(), "root"), format!("{path} nft -f -"));
+        assert_eq!(line(&list, "epok"), format!("{path} ss -H -lntu"));
+    }
+
+    #[test]
+    fn the_sudoers_line_permits_exactly_the_command() {
+        check("epok ALL=(root) NOPASSWD: /usr/sbin/nft -f -", &nft());
+        let save = Command::new(Program::IptablesSave);
+        check("epok ALL=(root) NOPASSWD: /usr/sbin/iptables-save \"\"", &save);
+        let wait = Command::new(Program::IptablesRestore).args(["--noflush", "--wait=5"]);
+        check(r"epok ALL=(root) NOPASSWD: /usr/sbin/iptables-restore --noflush --wait\=5", &wait);
+    }
+
+    #[track_caller]
+    fn check(expected: &str, command: &Command) {
+        assert_eq!(sudoers_line("epok", command), expected);
+    }
+
+    #[test]
+    fn the_programs_own_complaints_are_outputs() {
+        for stderr in [
+            "Error: syntax error, unexpected newline",
+            "sudo: unable to resolve host edge-a: Name or service not known\nError: no such file",
+        ] {
+            let output = Output { status: Some(1), stderr: stderr.to_owned(), ..Output::default() };
+            assert_eq!(judge("edge-a", "epok", &nft(), output.clone()), Ok(output));
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        missing("sudo: nft: command not found", 1, "apt install nftables");
+        missing("env: 'nft': No such file or directory", 127, "apt install nftables");
+        missing("env: 'sudo': No such file or directory", 127, "apt install sudo");
+    }
+
+    #[track_caller]
+    fn missing(stderr: &str, status: i32, remedy: &str) {
+        let output =
+            Output { status: Some(status), stderr: stderr.to_owned(), ..Output::default() };
+        let error = judge("edge-a", "epok", &nft(), output).expect_err("it is missing");
+        assert!(error.to_string().contains(remedy), "{error}");
+    }
+}

@@ -1,0 +1,84 @@
+//! Single programs through sudo.
+
+use std::time::{Duration, Instant};
+
+use command::{Command, Program};
+use host::{Blame, Executor, Ssh};
+
+use super::local::write_program;
+use super::site::{Site, add_chain, failure, list_links, run_until_well};
+
+#[test]
+fn ep_12_a_refused_sudo_names_the_line_that_is_missing() {
+    let Some(site) = Site::new("sudo-refused") else { return };
+    for user in ["nobody-special", "epok"] {
+        let error =
+            site.inside(async || failure(Ssh::new(site.as_user(user)), &add_chain("c")).await);
+        let text = error.to_string();
+        let line = format!(
+            "/etc/sudoers.d/portcullis there: {user} ALL=(root) NOPASSWD: /usr/sbin/nft -f -"
+        );
+        assert!(text.ends_with(&line), "{text}");
+        assert_eq!((error.blame(), error.is_retryable()), (Blame::Host, true));
+    }
+}
+
+#[test]
+fn programs_that_need_no_root_need_no_sudo() {
+    let Some(site) = Site::new("no-sudo") else { return };
+    site.inside(async || {
+        let mut ssh = Ssh::new(site.as_user("nobody-special"));
+        assert!(ssh.run(&list_links()).await.expect("it runs").succeeded());
+        // Outside of an ordinary account's PATH.
+        let sysctl = Command::new(Program::Sysctl).args(["-n", "net.ipv4.ip_forward"]);
+        assert_eq!(ssh.run(&sysctl).await.expect("it runs").stdout, "0\n");
+    });
+}
+
+#[test]
+fn the_predecessors_sudoers_line_is_enough_for_iptables() {
+    let Some(site) = Site::new("epok-sudoers") else { return };
+    site.inside(async || {
+        let mut ssh = Ssh::new(site.as_user("epok"));
+        let restore = Command::new(Program::IptablesRestore)
+            .args(["--noflush", "--wait", "5"])
+            .stdin("*nat\n:PORTCULLIS - [0:0]\n-A PORTCULLIS -j RETURN\nCOMMIT\n");
+        let output = ssh.run(&restore).await.expect("it runs");
+        assert!(output.succeeded(), "{output:?}");
+        let save = Command::new(Program::IptablesSave).args(["-t", "nat"]);
+        let output = ssh.run(&save).await.expect("it runs");
+        assert!(output.stdout.contains("-A PORTCULLIS -j RETURN"), "{output:?}");
+    });
+}
+
+#[test]
+fn what_nft_complains_about_is_an_output() {
+    let Some(site) = Site::new("nft-complains") else { return };
+    site.inside(async || {
+        let mut ssh = Ssh::new(site.as_user("nftables"));
+        let output = ssh.run(&super::site::delete_chain("none")).await.expect("it runs");
+        assert_eq!(output.status, Some(1));
+        assert!(output.stderr.contains("No such file or directory"), "{output:?}");
+    });
+}
+
+#[test]
+fn ep_12_a_hanging_command_ends_at_the_deadline_and_the_next_one_runs() {
+    let Some(site) = Site::new("hanging") else { return };
+    let hangs = site.path("hangs");
+    write_program(hangs.as_ref(), "exec sleep 60");
+    site.host.run("mount", &["--bind", &hangs, "/usr/sbin/nft"]).expect("nft hangs");
+    for user in ["apply", "nftables"] {
+        site.inside(async || {
+            let mut host = site.as_user(user);
+            host.timing.command = Duration::from_millis(800);
+            let mut ssh = Ssh::new(host);
+            run_until_well(&mut ssh, &list_links()).await;
+            let started = Instant::now();
+            let error = ssh.run(&add_chain("c")).await.expect_err("it hangs");
+            assert!(started.elapsed() < Duration::from_millis(1200), "{:?}", started.elapsed());
+            assert!(error.to_string().starts_with("`nft -f -` on 10.9.0.2 did not end"), "{error}");
+            assert!(ssh.run(&list_links()).await.expect("the session is well").succeeded());
+        });
+    }
+}
