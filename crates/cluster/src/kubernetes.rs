@@ -1,0 +1,87 @@
+//! Watches the Kubernetes API: list, then watch, for ever.
+//!
+//! Five kinds are followed, each by a task of its own, so that what is forbidden, missing or
+//! broken about one costs nothing to the others. Promises:
+//!
+//! - a `Reset` is sent when the list of a kind is complete, all pages of it, and never else;
+//! - a watch that ends, fails or falls silent is started again, after a pause that grows to
+//!   [`Limits::cap`](crate::backoff::Limits) and never becomes the last one;
+//! - after a gap that the server cannot bridge, the complete list is read again, so what was
+//!   deleted meanwhile is gone;
+//! - a connection that died without a word is noticed within [`Settings::watch_timeout`] and a
+//!   few seconds;
+//! - memory holds what planning reads and no more: an object that does not concern us is dropped
+//!   as it is decoded.
+
+mod feed;
+mod follow;
+mod reduce;
+mod trouble;
+
+pub(crate) use reduce::concerns_us;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::host::Host;
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Client;
+use kube::core::DeserializeGuard;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::backoff::Limits;
+use crate::report::Seen;
+use crate::source::{Health, Source};
+
+/// How the API is watched.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// When to try again.
+    pub backoff: Limits,
+    /// How long the server keeps a watch open. Another few seconds of silence after that mean a
+    /// dead connection.
+    pub watch_timeout: Duration,
+    /// How long the server may take to begin to answer, and for each page of a list.
+    pub request_timeout: Duration,
+    /// How many objects a page of a list holds: bounds memory while listing.
+    pub page_size: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            backoff: Limits::default(),
+            watch_timeout: Duration::from_secs(60),
+            request_timeout: Duration::from_secs(30),
+            page_size: 200,
+        }
+    }
+}
+
+/// Starts to watch.
+///
+/// `seen` learns what the objects say now about us (status, conditions), for the
+/// [reporter](crate::report).
+#[must_use]
+pub fn watch(client: &Client, settings: &Settings, seen: &Arc<Seen>) -> Source {
+    let (changes, receiver) = mpsc::channel(64);
+    let (health, health_receiver) = watch::channel(Health::starting());
+    let health = Arc::new(health);
+
+    let mut tasks = JoinSet::new();
+    let context = follow::Context {
+        client: client.clone(),
+        settings: settings.clone(),
+        changes,
+        health,
+        seen: Arc::clone(seen),
+    };
+    tasks.spawn(follow::follow::<Service>(context.clone()));
+    tasks.spawn(follow::follow::<Pod>(context.clone()));
+    tasks.spawn(follow::follow::<Node>(context.clone()));
+    tasks.spawn(follow::follow::<EndpointSlice>(context.clone()));
+    tasks.spawn(follow::follow::<DeserializeGuard<Host>>(context));
+    Source { changes: receiver, health: health_receiver, tasks }
+}

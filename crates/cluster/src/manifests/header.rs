@@ -1,0 +1,131 @@
+//! What can be known of an object before its kind is: who it is.
+
+use api::object::{ObjectKind, ObjectRef};
+use serde::Deserialize;
+
+use crate::source::Unreadable;
+
+/// The part that all objects share.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Header {
+    pub(super) api_version: Option<String>,
+    pub(super) kind: Option<String>,
+    metadata: Option<Metadata>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Metadata {
+    namespace: Option<String>,
+    name: Option<String>,
+}
+
+/// What a header names.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Named {
+    /// A kind that is read.
+    Kind(ObjectKind),
+    /// A list of objects.
+    List,
+    /// Anything else.
+    Other,
+}
+
+impl Header {
+    /// What it names.
+    pub(super) fn named(&self) -> Named {
+        let (Some(version), Some(kind)) = (self.api_version.as_deref(), self.kind.as_deref())
+        else {
+            return Named::Other;
+        };
+        match (version, kind) {
+            ("v1", "Service") => Named::Kind(ObjectKind::Service),
+            ("v1", "Pod") => Named::Kind(ObjectKind::Pod),
+            ("v1", "Node") => Named::Kind(ObjectKind::Node),
+            ("discovery.k8s.io/v1", "EndpointSlice") => Named::Kind(ObjectKind::EndpointSlice),
+            ("portcullis.dev/v1alpha1", "Host") => Named::Kind(ObjectKind::Host),
+            ("v1", "List" | "ServiceList" | "PodList" | "NodeList")
+            | ("discovery.k8s.io/v1", "EndpointSliceList")
+            | ("portcullis.dev/v1alpha1", "HostList") => Named::List,
+            _ => Named::Other,
+        }
+    }
+
+    /// What is lost when the rest of the object cannot be read.
+    pub(super) fn unreadable(&self) -> Unreadable {
+        let Named::Kind(kind) = self.named() else { return Unreadable::Unknown };
+        let metadata = self.metadata.as_ref();
+        let Some(name) = metadata.and_then(|it| it.name.as_deref()) else {
+            return Unreadable::Unknown;
+        };
+        Unreadable::Object(match kind {
+            ObjectKind::Node | ObjectKind::Host => ObjectRef::cluster(kind, name),
+            ObjectKind::Service | ObjectKind::Pod | ObjectKind::EndpointSlice => {
+                let namespace = metadata.and_then(|it| it.namespace.as_deref());
+                ObjectRef::namespaced(kind, namespace.unwrap_or("default"), name)
+            }
+        })
+    }
+
+    /// Guesses the header of a document that is no YAML, from the lines that look like one.
+    ///
+    /// Good enough to say whose document is broken and to keep what the host has for it; nothing
+    /// is read from such a document.
+    pub(super) fn guess(text: &str) -> Self {
+        let mut header = Self::default();
+        let mut metadata = Metadata::default();
+        let mut in_metadata = false;
+        for line in text.lines() {
+            let Some((key, value)) = line.split_once(':') else { continue };
+            let value = value.split(" #").next().unwrap_or(value);
+            let value = value.trim().trim_matches(['"', '\'']);
+            let value = (!value.is_empty()).then(|| value.to_owned());
+            let indent = key.len() - key.trim_start().len();
+            if indent == 0 {
+                in_metadata = key.trim() == "metadata";
+            }
+            match (indent, key.trim()) {
+                (0, "apiVersion") => header.api_version = header.api_version.or(value),
+                (0, "kind") => header.kind = header.kind.or(value),
+                (1..=4, "name") if in_metadata => metadata.name = metadata.name.or(value),
+                (1..=4, "namespace") if in_metadata => {
+                    metadata.namespace = metadata.namespace.or(value);
+                }
+                _ => {}
+            }
+        }
+        header.metadata = Some(metadata);
+        header
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guesses_whose_document_is_broken() {
+        check(
+            "apiVersion: v1\nkind: Service # web\nmetadata:\n  name: 'blog'\n  namespace: web\nspec: [",
+            Unreadable::Object(ObjectRef::namespaced(ObjectKind::Service, "web", "blog")),
+        );
+        check(
+            "apiVersion: v1\nkind: Node\nmetadata:\n    name: n1\n  x: {",
+            Unreadable::Object(ObjectRef::cluster(ObjectKind::Node, "n1")),
+        );
+    }
+
+    #[test]
+    fn admits_not_to_know() {
+        check("kind: Service\nmetadata:\n  name: blog", Unreadable::Unknown);
+        check("apiVersion: v1\nkind: Service\nmetadata: {", Unreadable::Unknown);
+        check("apiVersion: v1\nkind: Service\nspec:\n  name: blog", Unreadable::Unknown);
+        check("\u{0}::::\n:\n", Unreadable::Unknown);
+    }
+
+    #[track_caller]
+    fn check(text: &str, expected: Unreadable) {
+        assert_eq!(Header::guess(text).unreadable(), expected);
+    }
+}

@@ -1,0 +1,146 @@
+//! What the objects say about us now, as the watches last saw it.
+//!
+//! Kept so that the reporter writes only what differs, without asking the server for each object.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use api::annotation::key;
+use api::host::Host;
+use api::object::{ObjectKind, ObjectRef};
+use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
+use tokio::sync::Notify;
+
+use super::FORWARDED;
+
+/// What the objects say about us now.
+#[derive(Debug, Default)]
+pub struct Seen {
+    objects: Mutex<BTreeMap<ObjectRef, Entry>>,
+    changed: Notify,
+}
+
+/// One object.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Entry {
+    /// Tells an object from a later one of the same name.
+    pub(crate) uid: String,
+    /// The generation of its specification.
+    pub(crate) generation: Option<i64>,
+    /// What it says about us.
+    pub(crate) says: Says,
+}
+
+/// What an object says about us.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Says {
+    /// Nothing is written to it.
+    Nothing,
+    /// A Service.
+    Service(ServiceSays),
+    /// A Host, its status as JSON.
+    Host(serde_json::Value),
+}
+
+impl Eq for Says {}
+
+/// What a Service says about us.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct ServiceSays {
+    /// Whether it is of our class, so that its addresses are ours to write.
+    pub(crate) is_of_our_class: bool,
+    /// Its addresses, whoever wrote them.
+    pub(crate) ingress: Vec<LoadBalancerIngress>,
+    /// Our condition.
+    pub(crate) forwarded: Option<Condition>,
+}
+
+impl Seen {
+    /// Learns what a Service says.
+    pub(crate) fn service(&self, service: &Service) {
+        let reference = reference(ObjectKind::Service, &service.metadata);
+        let says = service_says(service);
+        let asks = crate::kubernetes::concerns_us(&service.metadata);
+        if asks || says.is_of_our_class || says.forwarded.is_some() {
+            self.insert(reference, &service.metadata, Says::Service(says));
+        } else {
+            self.forget(&reference);
+        }
+    }
+
+    /// Learns what a Host says.
+    pub(crate) fn host(&self, host: &Host) {
+        let status = serde_json::to_value(&host.status).unwrap_or_default();
+        let reference = reference(ObjectKind::Host, &host.metadata);
+        self.insert(reference, &host.metadata, Says::Host(status));
+    }
+
+    /// Learns that an object is there.
+    pub(crate) fn object(&self, reference: ObjectRef, metadata: &ObjectMeta) {
+        self.insert(reference, metadata, Says::Nothing);
+    }
+
+    /// Learns that an object is gone, or does not concern us any more.
+    pub(crate) fn forget(&self, reference: &ObjectRef) {
+        if self.lock().remove(reference).is_some() {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Learns that of a kind only these are left.
+    pub(crate) fn retain(&self, kind: ObjectKind, left: &BTreeSet<ObjectRef>) {
+        self.lock().retain(|it, _| it.kind != kind || left.contains(it));
+    }
+
+    /// What one object says.
+    pub(crate) fn get(&self, reference: &ObjectRef) -> Option<Entry> {
+        self.lock().get(reference).cloned()
+    }
+
+    /// All Services that say something, or may have to.
+    pub(crate) fn services(&self) -> BTreeMap<ObjectRef, Entry> {
+        let objects = self.lock();
+        let services = objects.iter().filter(|(_, it)| matches!(it.says, Says::Service(_)));
+        services.map(|(reference, it)| (reference.clone(), it.clone())).collect()
+    }
+
+    /// Waits until something is different from before.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    fn insert(&self, reference: ObjectRef, metadata: &ObjectMeta, says: Says) {
+        let uid = metadata.uid.clone().unwrap_or_default();
+        let entry = Entry { uid, generation: metadata.generation, says };
+        let before = self.lock().insert(reference, entry.clone());
+        if before.as_ref() != Some(&entry) {
+            self.changed.notify_one();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ObjectRef, Entry>> {
+        // Nothing panics while it holds the lock; a poisoned map is as good as any other.
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn service_says(service: &Service) -> ServiceSays {
+    let class = service.spec.as_ref().and_then(|it| it.load_balancer_class.as_deref());
+    let status = service.status.as_ref();
+    let ingress = status.and_then(|it| it.load_balancer.as_ref()?.ingress.clone());
+    let mut conditions = status.and_then(|it| it.conditions.as_ref()).into_iter().flatten();
+    ServiceSays {
+        is_of_our_class: class == Some(key::LOAD_BALANCER_CLASS),
+        ingress: ingress.unwrap_or_default(),
+        forwarded: conditions.find(|it| it.type_ == FORWARDED).cloned(),
+    }
+}
+
+fn reference(kind: ObjectKind, metadata: &ObjectMeta) -> ObjectRef {
+    ObjectRef {
+        kind,
+        namespace: metadata.namespace.clone(),
+        name: metadata.name.clone().unwrap_or_default(),
+    }
+}
