@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use command::Command;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 use super::pending::{Directory, Pending};
 use super::{HostApply, ServeError, protocol};
@@ -18,6 +18,9 @@ const GLANCE: Duration = Duration::from_millis(200);
 
 /// How often a rollback that fails is tried again.
 const ATTEMPTS: u32 = 30;
+
+/// How long the waiting process may take until it waits.
+const ARMING: Duration = Duration::from_secs(5);
 
 /// What the waiting process says when the change may begin.
 const ARMED: &str = "armed\n";
@@ -46,13 +49,22 @@ pub(super) async fn arm(host_apply: &HostApply, pending: &Pending) -> Result<(),
         .stderr(Stdio::null())
         .spawn()
         .map_err(failed)?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(&protocol::line(pending)).await.map_err(failed)?;
-    }
-    let mut said = String::new();
-    if let Some(mut stdout) = child.stdout.take() {
-        stdout.read_to_string(&mut said).await.map_err(failed)?;
-    }
+    let answer = async {
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(&protocol::line(pending)).await?;
+        }
+        let mut said = String::new();
+        if let Some(stdout) = child.stdout.take() {
+            BufReader::new(stdout).read_line(&mut said).await?;
+        }
+        Ok(said)
+    };
+    let answer = tokio::time::timeout(ARMING, answer).await;
+    let said = answer.unwrap_or_else(|late| Err(late.into())).map_err(|error| {
+        // Too late to be of use: the change will not begin.
+        let _ = child.start_kill();
+        failed(error)
+    })?;
     // It lives as long as it is needed; nobody has to wait for it.
     tokio::spawn(async move { child.wait().await });
 
@@ -71,8 +83,7 @@ pub(super) async fn arm(host_apply: &HostApply, pending: &Pending) -> Result<(),
 /// Waits for the confirmation of one change and rolls it back when that does not come.
 ///
 /// Reads the change from `stdin`, leaves the session that it was started from, and says on `stdout`
-/// when the change may be made. The caller hands over both streams, because this process must not
-/// keep them: `stdout` is closed once the change may begin.
+/// when the change may be made. Nothing is written after that, because nobody may be there to read.
 ///
 /// # Errors
 ///
@@ -95,12 +106,12 @@ pub async fn rollback_main(
     let _file: File = match directory.note(&pending).map_err(ServeError::Connection)? {
         Ok(file) => file,
         Err(left) => {
-            return write!(stdout, "pending {}", left.as_millis()).map_err(ServeError::Connection);
+            return writeln!(stdout, "pending {}", left.as_millis())
+                .map_err(ServeError::Connection);
         }
     };
     stdout.write_all(ARMED.as_bytes()).map_err(ServeError::Connection)?;
     stdout.flush().map_err(ServeError::Connection)?;
-    drop(stdout);
 
     loop {
         let left = pending.left();

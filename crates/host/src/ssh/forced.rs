@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::SshHost;
 use super::session::Session;
 use crate::host_apply::protocol::{self, Answer, LONGEST_LINE, Request, VERSION};
-use crate::{ConfirmedChange, ExecuteError};
+use crate::{ConfirmedChange, ExecuteError, Limits};
 
 /// What we ask sshd for. The account's forced command runs instead, whatever we ask for.
 const ASKED_FOR: &str = "portcullis host-apply";
@@ -20,6 +20,7 @@ const ASKED_FOR: &str = "portcullis host-apply";
 /// A conversation with `portcullis host-apply`.
 pub(super) struct Conversation {
     host: String,
+    limits: Limits,
     lines: mpsc::Sender<Vec<u8>>,
     open: Arc<Mutex<Open>>,
 }
@@ -89,7 +90,7 @@ impl Conversation {
             silence: host.timing.silence,
         };
         tokio::spawn(talk.run(lines, write, receiver));
-        Ok(Self { host: name, lines: sender, open })
+        Ok(Self { host: name, limits: host.limits, lines: sender, open })
     }
 
     pub(super) async fn run(
@@ -97,10 +98,15 @@ impl Conversation {
         command: &Command,
         within: Duration,
     ) -> Result<Output, ExecuteError> {
-        let command = command.clone();
-        let (mut outputs, _) =
-            self.ask(|id| Request::Run { id, command, within_ms: share(within) }).await?;
-        outputs.pop().ok_or_else(|| ExecuteError::protocol(&self.host, "an answer without output"))
+        let request = |id| Request::Run { id, command: command.clone(), within_ms: share(within) };
+        let (mut outputs, _) = self.ask(request).await?;
+        let output = outputs
+            .pop()
+            .ok_or_else(|| ExecuteError::protocol(&self.host, "an answer without output"))?;
+        if output.stdout.len() > self.limits.stdout {
+            return Err(ExecuteError::output_too_long(&self.host, command, self.limits.stdout));
+        }
+        Ok(output)
     }
 
     /// Returns the outputs and, when the change waits for it, what to confirm it with.

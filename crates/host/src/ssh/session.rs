@@ -141,7 +141,7 @@ async fn dial(host: &SshHost) -> std::io::Result<TcpStream> {
         match tokio::time::timeout(share, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(error)) => failure = error,
-            Err(_) => failure = std::io::Error::other(format!("no answer within {share:?}")),
+            Err(_) => failure = std::io::Error::other(format!("no connection within {share:?}")),
         }
     }
     Err(failure)

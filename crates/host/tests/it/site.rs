@@ -142,11 +142,14 @@ impl Site {
         Ok(())
     }
 
-    /// Kills sshd and the processes of its connections, as a reboot would.
+    /// Kills sshd and the processes of its connections. Who has left his session stays.
     pub(crate) fn stop_sshd(&self) -> anyhow::Result<()> {
         let daemon = self.sshd.lock().expect("no test panics here").take().context("it runs")?;
         for pid in descendants(daemon.pid()) {
-            kill(pid);
+            let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            if !line.contains("\0rollback\0") {
+                kill(pid);
+            }
         }
         drop(daemon);
         Ok(())

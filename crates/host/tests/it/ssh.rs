@@ -77,7 +77,7 @@ fn ep_12_the_forced_command_cannot_be_bypassed() {
     host.mode = Mode::Sudo;
     let error = site.inside(async || {
         let mut ssh = Ssh::new(host);
-        let output = ssh.run(&nft("add table inet bypassed")).await;
+        let output = ssh.run(&nft("add table inet bypassed\n")).await;
         output.map(|it| (it.status, it.stdout))
     });
     let (status, stdout) = error.expect("the loop ends by itself");
