@@ -2,10 +2,12 @@
 
 use clap::{Parser, ValueEnum};
 
+use crate::cleanup::CleanupArguments;
 use crate::completion::CompletionArguments;
 use crate::demo::DemoArguments;
 use crate::epok::options::EpokOptions;
 use crate::install::InstallArguments;
+use crate::plan::{PlanArguments, RenderArguments};
 
 const EXAMPLES: &str = "\
 First steps:
@@ -41,13 +43,19 @@ pub(crate) struct Arguments {
 pub(crate) enum Output {
     /// For people.
     Text,
-    /// One JSON document; its fields are described in docs/cli.md.
+    /// One JSON document; its fields are described in each command's --help.
     Json,
 }
 
 /// What to do.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Subcommand {
+    /// Print what would change on hosts, and why; works offline
+    Plan(PlanArguments),
+    /// Print whole rulesets, as the kernel would get them; works offline
+    Render(RenderArguments),
+    /// Remove everything of ours from this machine or from hosts; needs no cluster
+    Cleanup(CleanupArguments),
     /// Take Epok's options, environment and subcommands, and do its work
     Epok(EpokOptions),
     /// Print what must be installed elsewhere: manifests, a systemd unit, sudoers lines

@@ -4,15 +4,21 @@
 //! program's options.
 
 mod arguments;
+mod cleanup;
 mod completion;
+mod connection;
 mod declared;
 mod demo;
 mod ending;
 mod epok;
+mod host_choice;
 mod install;
 mod logging;
 mod manifest;
+mod objects;
+mod plan;
 mod print;
+mod reach;
 mod ssh_scan;
 mod version;
 
@@ -55,6 +61,9 @@ fn parse<T: Parser>(arguments: &[OsString], go_on: impl FnOnce(T) -> Result) -> 
 fn portcullis(arguments: Arguments) -> Result {
     let output = arguments.output;
     match arguments.subcommand {
+        Subcommand::Plan(it) => block_on(plan::plan(&it, output)),
+        Subcommand::Render(it) => block_on(plan::render(&it, output)),
+        Subcommand::Cleanup(it) => block_on(cleanup::run(&it, output)),
         Subcommand::Epok(it) => block_on(epok::run(&it, output)),
         Subcommand::Install(it) => install::run(&it, output),
         Subcommand::Completion(it) => completion::run(&it),
