@@ -108,6 +108,7 @@ impl Cluster {
             joined.collect::<anyhow::Result<Vec<_>>>()
         })?;
         let cluster = Self { nodes, control_plane, underlay, groups };
+        cluster.control_plane.wait_for_controllers()?;
         cluster.wait_ready()?;
         Ok(cluster)
     }

@@ -1,8 +1,10 @@
 //! The real control plane and the real nodes.
 
 use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader};
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
@@ -101,10 +103,12 @@ fn a_dropped_control_plane_leaves_no_process_and_no_file() -> anyhow::Result<()>
     let own = ControlPlane::start(ControlPlaneOptions::default())?;
     let (pids, directory) = (own.pids(), own.directory().to_owned());
     assert_eq!(pids.len(), 3, "etcd, API server, controller-manager");
-    assert!(pids.iter().all(|it| is_alive(*it)) && directory.exists());
+    let processes = pids.iter().map(|it| PathBuf::from(format!("/proc/{it}")));
+    let traces: Vec<_> = processes.chain([directory]).collect();
+    assert!(traces.iter().all(|it| is_there(it)), "{traces:?}");
     drop(own);
-    assert_eq!(pids.iter().filter(|it| is_alive(**it)).count(), 0);
-    assert!(!directory.exists(), "{} is still there", directory.display());
+    let left: Vec<_> = traces.iter().filter(|it| is_there(it)).collect();
+    assert!(left.is_empty(), "left behind: {left:?}");
     Ok(())
 }
 
@@ -166,19 +170,58 @@ async fn an_outside_client_reaches_pods_on_two_real_nodes_through_an_attached_ho
     assert!(said.contains("Usage of /echo"), "kubectl exec: {said}");
 
     let left = cluster.traces();
-    assert!(left.iter().any(|it| it.exists()), "nothing to leave behind: {left:?}");
+    assert!(left.iter().all(|it| is_there(it)), "not there to begin with: {left:?}");
     drop(cluster);
-    let left: Vec<_> = left.into_iter().filter(|it| it.exists()).collect();
+    let left: Vec<_> = left.into_iter().filter(|it| is_there(it)).collect();
     assert!(left.is_empty(), "left behind: {left:?}");
     Ok(())
 }
 
-fn is_forbidden(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == 403)
+#[test]
+fn a_killed_test_leaves_no_process_no_file_and_no_control_group() -> anyhow::Result<()> {
+    let Some(()) = require(Cluster::available()) else { return Ok(()) };
+    let mut killed = Command::new(std::env::current_exe()?)
+        .args(["--exact", "kubernetes::holds_a_cluster_until_killed", "--ignored", "--nocapture"])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let said = BufReader::new(killed.stdout.take().expect("a pipe was asked for"));
+    let said = said.lines().map_while(Result::ok).skip_while(|it| it != "traces:").skip(1);
+    let traces: Vec<_> = said.take_while(|it| it != "end").map(PathBuf::from).collect();
+    assert!(traces.len() > 10 && traces.iter().all(|it| is_there(it)), "{traces:?}");
+
+    // SIGKILL: no destructor runs.
+    killed.kill()?;
+    killed.wait()?;
+
+    until(&format!("all of {traces:?} to be gone"), LIMIT, || {
+        traces.iter().all(|it| !is_there(it)).then_some(())
+    })
 }
 
-fn is_alive(pid: u32) -> bool {
-    Path::new(&format!("/proc/{pid}")).exists()
+#[test]
+#[ignore = "only the test of a killed test runs this"]
+#[expect(clippy::print_stdout, reason = "its parent reads this")]
+fn holds_a_cluster_until_killed() -> anyhow::Result<()> {
+    let cluster = Cluster::start(ClusterOptions { nodes: 1, ..ClusterOptions::default() })?;
+    println!("traces:");
+    for trace in cluster.traces() {
+        println!("{}", trace.display());
+    }
+    println!("end");
+    std::thread::sleep(LIMIT);
+    anyhow::bail!("nobody killed this within {LIMIT:?}")
+}
+
+/// Whether a file or a process exists. A process that has ended stays listed until its parent asks how.
+fn is_there(trace: &Path) -> bool {
+    match std::fs::read_to_string(trace.join("stat")) {
+        Ok(stat) => !stat.rsplit(") ").next().is_some_and(|it| it.starts_with('Z')),
+        Err(_) => trace.exists(),
+    }
+}
+
+fn is_forbidden(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 403)
 }
 
 async fn until_pods_run(
