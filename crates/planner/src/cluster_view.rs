@@ -81,6 +81,8 @@ pub struct ClusterView {
     owners: BTreeMap<ObjectRef, Owner>,
     /// The owners with findings or with a choice of hosts: few, and every plan looks at them.
     noted: BTreeSet<ObjectRef>,
+    /// The version in which one of them, or the names of Hosts, last changed.
+    noted_changed: u64,
     nodes: BTreeMap<String, NodeEntry>,
     endpoints: Endpoints,
     hosts: BTreeMap<String, HostEntry>,
@@ -187,6 +189,11 @@ impl ClusterView {
     /// The version in which the addresses of active nodes last changed.
     pub(crate) fn nodes_changed(&self) -> u64 {
         self.nodes_changed
+    }
+
+    /// The version in which last changed what [`noted`](Self::noted), or the names of Hosts, say.
+    pub(crate) fn noted_changed(&self) -> u64 {
+        self.noted_changed
     }
 
     /// The version in which one Host last changed.
@@ -301,7 +308,9 @@ impl ClusterView {
                 if self.hosts.get(&name).is_some_and(|before| before.says_the_same(&read)) {
                     return false;
                 }
-                self.hosts.insert(name, read);
+                if self.hosts.insert(name, read).is_none() {
+                    self.noted_changed = version;
+                }
                 true
             }
         }
@@ -316,7 +325,13 @@ impl ClusterView {
                 let services = self.endpoints.remove(namespace, &object.name);
                 self.touch(namespace, services, version)
             }
-            ObjectKind::Host => self.hosts.remove(&object.name).is_some(),
+            ObjectKind::Host => {
+                let known = self.hosts.remove(&object.name).is_some();
+                if known {
+                    self.noted_changed = version;
+                }
+                known
+            }
         }
     }
 
@@ -330,10 +345,12 @@ impl ClusterView {
         if old_wish != new_wish {
             self.ports.replace(old_wish.map(AsRef::as_ref), new_wish, version);
         }
+        let noted_before = self.noted.remove(&reference);
         if new.as_ref().is_some_and(Owner::is_noted) {
             self.noted.insert(reference.clone());
-        } else {
-            self.noted.remove(&reference);
+            self.noted_changed = version;
+        } else if noted_before {
+            self.noted_changed = version;
         }
         match new {
             Some(new) => self.owners.insert(reference, new),

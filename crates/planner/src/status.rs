@@ -10,7 +10,7 @@ use crate::cluster_view::ClusterView;
 use crate::cluster_view::wish::{Backends, Wish};
 use crate::desired::{Entry, NodeSetName};
 use crate::finding::Severity;
-use crate::forward::{Ground, HostDesired, NO_READY_NODES, entry, is_open, settle};
+use crate::forward::{Ground, HostDesired, NO_READY_NODES, enter, is_open, settle};
 use crate::host_view::HostView;
 use crate::port_list::PortList;
 
@@ -42,7 +42,7 @@ pub fn service_addresses(
 /// The addresses under which one host forwards at least one port of one wish.
 fn addresses_on(view: &ClusterView, host: &str, facts: &HostView, wish: &Wish) -> Vec<IpAddr> {
     let Some(settings) = view.host(host).filter(|_| wish.is_for(host)) else { return Vec::new() };
-    let entry = entry(settings, facts);
+    let entry = enter(settings, facts);
     if !is_open(&entry) || !wins_a_port(view, host, &entry, wish) {
         return Vec::new();
     }

@@ -3,26 +3,27 @@
 //! The index is kept in the order of the finished plan and changes with the objects, so that a
 //! plan is one walk over it, and a changed object costs as much as it has ports.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use api::port::{Port, Protocol};
 
 use super::wish::Wish;
 
-/// The claims on every host port.
+/// The claims on every host port, and which ports changed of late.
 #[derive(Debug, Default)]
-pub(crate) struct Ports(BTreeMap<(Protocol, Port), Slot>);
-
-/// The claims on one host port.
-#[derive(Debug, Default)]
-pub(crate) struct Slot {
-    /// The version of the view in which a claim last changed.
-    pub(crate) changed: u64,
-    /// In the order in which conflicts are decided. An empty slot stays, so that those who keep
-    /// a plan up to date see that the port was given up; there are never more than ports.
-    pub(crate) claims: Vec<Claim>,
+pub(crate) struct Ports {
+    /// In the order in which conflicts are decided; none of the lists is empty.
+    claims: BTreeMap<(Protocol, Port), Vec<Claim>>,
+    /// Changed ports with the version of the view, oldest first.
+    recent: VecDeque<(u64, (Protocol, Port))>,
+    /// The last version of which changes are no longer in `recent`.
+    forgotten: u64,
 }
+
+/// How many changes of ports are remembered. Whoever missed more makes a whole plan, which is
+/// no slower then.
+const REMEMBERED: usize = 4096;
 
 /// One object's claim on one host port.
 #[derive(Debug)]
@@ -34,40 +35,58 @@ pub(crate) struct Claim {
 impl Ports {
     /// Replaces one object's claims.
     pub(crate) fn replace(&mut self, old: Option<&Wish>, new: Option<&Arc<Wish>>, version: u64) {
-        if let Some(old) = old {
-            for port in &old.ports {
-                let Some(slot) = self.0.get_mut(&(port.protocol, port.host)) else { continue };
-                slot.claims.retain(|it| it.wish.owner != old.owner);
-                slot.changed = version;
+        for port in old.into_iter().flat_map(|it| &it.ports) {
+            let key = (port.protocol, port.host);
+            if let Some(claims) = self.claims.get_mut(&key) {
+                claims.retain(|it| old.is_none_or(|old| it.wish.owner != old.owner));
+                if claims.is_empty() {
+                    self.claims.remove(&key);
+                }
             }
+            self.remember(key, version);
         }
-        if let Some(new) = new {
-            for port in &new.ports {
-                let slot = self.0.entry((port.protocol, port.host)).or_default();
-                let at = slot.claims.partition_point(|it| it.wish.rank() < new.rank());
-                let claim = Claim { wish: Arc::clone(new), target: port.target };
-                slot.claims.insert(at, claim);
-                slot.changed = version;
-            }
+        let Some(new) = new else { return };
+        for port in &new.ports {
+            let key = (port.protocol, port.host);
+            let claims = self.claims.entry(key).or_default();
+            let at = claims.partition_point(|it| it.wish.rank() < new.rank());
+            claims.insert(at, Claim { wish: Arc::clone(new), target: port.target });
+            self.remember(key, version);
         }
     }
 
     /// Marks every port of one object as changed: not its claims, but what answers behind them.
     pub(crate) fn touch(&mut self, wish: &Wish, version: u64) {
         for port in &wish.ports {
-            if let Some(slot) = self.0.get_mut(&(port.protocol, port.host)) {
-                slot.changed = version;
-            }
+            self.remember((port.protocol, port.host), version);
         }
     }
 
-    /// Every slot, in the order of protocol and port.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (Protocol, Port, &Slot)> {
-        self.0.iter().map(|(&(protocol, port), slot)| (protocol, port, slot))
+    /// The ports that changed after `version`; `None` when that is too long ago to say.
+    pub(crate) fn changed_since(&self, version: u64) -> Option<BTreeSet<(Protocol, Port)>> {
+        if version < self.forgotten {
+            return None;
+        }
+        let later = self.recent.iter().rev().take_while(|(changed, _)| *changed > version);
+        Some(later.map(|(_, port)| *port).collect())
+    }
+
+    /// Every port that somebody asks for, in order, with the claims on it.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Protocol, Port, &[Claim])> {
+        self.claims.iter().map(|(&(protocol, port), claims)| (protocol, port, claims.as_slice()))
     }
 
     /// The claims on one host port.
     pub(crate) fn claims(&self, protocol: Protocol, port: Port) -> &[Claim] {
-        self.0.get(&(protocol, port)).map_or(&[], |it| &it.claims)
+        self.claims.get(&(protocol, port)).map_or(&[], |it| it)
+    }
+
+    fn remember(&mut self, port: (Protocol, Port), version: u64) {
+        if self.recent.len() == REMEMBERED
+            && let Some((oldest, _)) = self.recent.pop_front()
+        {
+            self.forgotten = oldest;
+        }
+        self.recent.push_back((version, port));
     }
 }

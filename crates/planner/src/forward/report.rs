@@ -1,6 +1,6 @@
 //! What to tell users about the plan of one host.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::annotation::key;
@@ -29,8 +29,8 @@ pub(super) struct PortTrouble {
 /// (`--service-node-port-range`).
 const NODE_PORTS: [u16; 2] = [30_000, 32_767];
 
-/// Everything that is wrong, as far as it concerns this host; in order, none twice.
-pub(super) fn findings(
+/// What is wrong beside single objects, as far as it concerns this host.
+pub(super) fn of_this_plan(
     host: &str,
     view: &ClusterView,
     facts: &HostView,
@@ -38,19 +38,17 @@ pub(super) fn findings(
     desired: &HostDesired,
     troubles: &BTreeMap<(Protocol, Port), Vec<PortTrouble>>,
 ) -> Vec<Finding> {
-    let mut findings: BTreeSet<Finding> = BTreeSet::new();
-    findings.extend(view.host_findings(host).iter().cloned());
+    let mut findings = view.host_findings(host).to_vec();
     findings.extend(view.node_findings().cloned());
-    findings.extend(of_objects(host, view));
     findings.extend(of_host(host, view, facts, settings, &desired.forwarding));
     findings.extend(of_ports(host, troubles));
     findings.extend(in_the_way(host, view, facts, &desired.forwarding));
-    findings.into_iter().collect()
+    findings
 }
 
 /// What is wrong with Services and Pods themselves. An object that is for other hosts alone is
 /// their concern; one that is for no host that exists is everybody's.
-fn of_objects(host: &str, view: &ClusterView) -> Vec<Finding> {
+pub(super) fn of_objects(host: &str, view: &ClusterView) -> Vec<Finding> {
     let mut found = Vec::new();
     for (findings, wish) in view.noted() {
         let hosts = wish.and_then(|it| it.hosts.as_ref().map(|hosts| (it, hosts)));

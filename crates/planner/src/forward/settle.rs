@@ -51,7 +51,38 @@ pub(crate) fn settle(
     mut forward: impl FnMut(ForwardKey, Forward),
     mut trouble: impl FnMut(&Arc<Wish>, Trouble),
 ) {
-    let key = |exposure| ForwardKey { protocol, port, exposure };
+    let mut answer =
+        |exposure, members: &[&Claim], trouble: &mut dyn FnMut(&Arc<Wish>, _)| match answer(
+            ground, members,
+        ) {
+            Ok(Some(it)) => forward(ForwardKey { protocol, port, exposure }, it),
+            Ok(None) => {}
+            Err((wish, it)) => trouble(wish, it),
+        };
+    // Nearly every port: one claim, and it is for everywhere.
+    if let [claim] = claims
+        && claim.wish.exposure == Exposure::Everywhere
+        && claim.wish.is_for(ground.host)
+    {
+        return answer(Exposure::Everywhere, &[claim], &mut trouble);
+    }
+    let [internal, external] = &winners(ground, claims, &mut trouble);
+    let same = internal.len() == external.len()
+        && internal.iter().zip(external).all(|(a, b)| std::ptr::eq(*a, *b));
+    if same || !ground.external {
+        answer(Exposure::Everywhere, internal, &mut trouble);
+    } else {
+        answer(Exposure::Internal, internal, &mut trouble);
+        answer(Exposure::External, external, &mut trouble);
+    }
+}
+
+/// Which claims win each way into the host, best first.
+fn winners<'a>(
+    ground: &Ground<'_>,
+    claims: &'a [Claim],
+    trouble: &mut dyn FnMut(&Arc<Wish>, Trouble),
+) -> [Vec<&'a Claim>; SIDES] {
     let mut sides: [Vec<&Claim>; SIDES] = [Vec::new(), Vec::new()];
     for claim in claims {
         let wish = &claim.wish;
@@ -81,20 +112,7 @@ pub(crate) fn settle(
             side.push(claim);
         }
     }
-    let [internal, external] = &sides;
-    let same = internal.len() == external.len()
-        && internal.iter().zip(external).all(|(a, b)| std::ptr::eq(*a, *b));
-    let mut answer = |exposure, members: &[&Claim]| match answer(ground, members) {
-        Ok(Some(it)) => forward(key(exposure), it),
-        Ok(None) => {}
-        Err((wish, it)) => trouble(wish, it),
-    };
-    if same || !ground.external {
-        answer(Exposure::Everywhere, internal);
-    } else {
-        answer(Exposure::Internal, internal);
-        answer(Exposure::External, external);
-    }
+    sides
 }
 
 /// Whether two objects may answer on one port together.

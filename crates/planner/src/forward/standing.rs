@@ -7,12 +7,15 @@ use api::host::HostSettings;
 use api::port::{Port, Protocol};
 
 use super::report::{self, PortTrouble};
-use super::settle::{Ground, settle};
+use super::settle::{Ground, Trouble, settle};
 use super::{HostDesired, NoPlan};
 use crate::check;
 use crate::cluster_view::ClusterView;
 use crate::cluster_view::wish::{Backends, Wish};
-use crate::desired::{Destinations, Entry, Exposure, Forward, ForwardKey, NodeSetName, Options};
+use crate::desired::{
+    Destinations, Entry, Exposure, Forward, ForwardKey, Forwarding, NodeSetName, Options,
+};
+use crate::finding::Finding;
 use crate::host_view::HostView;
 
 /// The plan of one host, kept up to date with one cluster view.
@@ -25,7 +28,10 @@ pub struct StandingPlan {
     host: String,
     seen: Option<Seen>,
     desired: HostDesired,
-    troubles: BTreeMap<(Protocol, Port), Vec<PortTrouble>>,
+    troubles: Troubles,
+    /// Findings about single objects, and all others, in no order.
+    of_objects: Vec<Finding>,
+    of_plan: Vec<Finding>,
 }
 
 /// What the plan was made from.
@@ -54,7 +60,9 @@ impl StandingPlan {
             host: host.to_owned(),
             seen: None,
             desired: HostDesired::default(),
-            troubles: BTreeMap::new(),
+            troubles: Troubles::new(),
+            of_objects: Vec::new(),
+            of_plan: Vec::new(),
         }
     }
 
@@ -82,17 +90,22 @@ impl StandingPlan {
                 && view.nodes_changed() <= it.version
                 && view.host_changed(&self.host) <= it.version
         });
-        let changed = match since.map(|it| it.version) {
-            Some(version) if version == view.version() => return Ok(Changed::Nothing),
-            Some(version) => self.plan_since(version, view, &settings),
+        let ports = match since {
+            Some(it) if it.version == view.version() => return Ok(Changed::Nothing),
+            Some(it) => view.ports().changed_since(it.version),
+            None => None,
+        };
+        let changed = match ports {
+            Some(ports) => {
+                self.plan_ports(&ports, view);
+                Changed::Ports(ports)
+            }
             None => {
                 self.plan_all(view, &settings, facts);
                 Changed::Everything
             }
         };
-        self.desired.findings =
-            report::findings(&self.host, view, facts, &settings, &self.desired, &self.troubles);
-        self.desired.unreadable = view.unreadable().cloned().collect();
+        self.report(view, facts, &settings);
         match &mut self.seen {
             Some(seen) if seen.facts == *facts => seen.version = view.version(),
             seen => *seen = Some(Seen { version: view.version(), facts: facts.clone() }),
@@ -116,78 +129,98 @@ impl StandingPlan {
         })
     }
 
-    /// Plans everything again.
-    fn plan_all(&mut self, view: &ClusterView, settings: &HostSettings, facts: &HostView) {
-        let forwarding = &mut self.desired.forwarding;
-        forwarding.entry = entry(settings, facts);
-        forwarding.options = options(settings);
-        forwarding.node_sets = node_sets(&self.host, view);
-        self.troubles.clear();
-        let node_sets = &forwarding.node_sets;
-        let ground = Ground {
-            host: &self.host,
-            external: forwarding.entry.external.is_some(),
-            has_targets: &|set| node_sets.contains_key(set),
-        };
-        let mut forwards: Vec<(ForwardKey, Forward)> = Vec::new();
-        if is_open(&forwarding.entry) {
-            for (protocol, port, slot) in view.ports().iter() {
-                let add = |key, forward| forwards.push((key, forward));
-                let trouble = |wish: &Arc<Wish>, trouble| {
-                    let it = PortTrouble { wish: Arc::clone(wish), trouble };
-                    self.troubles.entry((protocol, port)).or_default().push(it);
-                };
-                settle(&ground, protocol, port, &slot.claims, add, trouble);
-            }
+    /// Brings findings up to date. Those of single objects may be many and are read again only
+    /// when such an object changed.
+    fn report(&mut self, view: &ClusterView, facts: &HostView, settings: &HostSettings) {
+        let (host, troubles) = (&self.host, &self.troubles);
+        let of_plan = report::of_this_plan(host, view, facts, settings, &self.desired, troubles);
+        let objects_stand = self.seen.as_ref().is_some_and(|it| view.noted_changed() <= it.version);
+        if objects_stand && of_plan == self.of_plan {
+            return;
         }
-        // The index is in the order of the keys, so that this takes one pass.
-        forwarding.forwards = forwards.into_iter().collect();
+        if !objects_stand {
+            self.of_objects = report::of_objects(host, view);
+            self.desired.unreadable = view.unreadable().cloned().collect();
+        }
+        self.of_plan = of_plan;
+        let findings = self.of_objects.iter().chain(&self.of_plan).collect::<BTreeSet<_>>();
+        self.desired.findings = findings.into_iter().cloned().collect();
     }
 
-    /// Plans the ports that changed after `version`.
-    fn plan_since(&mut self, version: u64, view: &ClusterView, settings: &HostSettings) -> Changed {
-        let forwarding = &mut self.desired.forwarding;
-        let mut ports = BTreeSet::new();
-        if !is_open(&forwarding.entry) {
-            forwarding.node_sets = node_sets(&self.host, view);
-            return Changed::Ports(ports);
-        }
-        let changed = || view.ports().iter().filter(|(_, _, slot)| slot.changed > version);
-        for (protocol, port, slot) in changed() {
-            ports.insert((protocol, port));
-            for claim in &slot.claims {
-                refresh(&mut forwarding.node_sets, &self.host, view, &claim.wish);
+    /// Plans everything again.
+    fn plan_all(&mut self, view: &ClusterView, settings: &HostSettings, facts: &HostView) {
+        let Forwarding { entry, options, node_sets, forwards } = &mut self.desired.forwarding;
+        *entry = enter(settings, facts);
+        *options = Options {
+            accept_forwarded: settings.accept_forwarded,
+            masquerade: settings.masquerade,
+            hairpin: settings.hairpin,
+        };
+        *node_sets = all_node_sets(&self.host, view);
+        self.troubles.clear();
+        let mut settled: Vec<(ForwardKey, Forward)> = Vec::with_capacity(forwards.len());
+        if is_open(entry) {
+            let ground = Ground {
+                host: &self.host,
+                external: entry.external.is_some(),
+                has_targets: &|set| node_sets.contains_key(set),
+            };
+            for (protocol, port, claims) in view.ports().iter() {
+                let add = |key, forward| settled.push((key, forward));
+                let trouble = note(&mut self.troubles, protocol, port);
+                settle(&ground, protocol, port, claims, add, trouble);
             }
+        }
+        // The claims are in the order of the keys, so that this takes one pass.
+        *forwards = settled.into_iter().collect();
+    }
+
+    /// Plans these ports again.
+    fn plan_ports(&mut self, ports: &BTreeSet<(Protocol, Port)>, view: &ClusterView) {
+        let Forwarding { entry, options: _, node_sets, forwards } = &mut self.desired.forwarding;
+        let claims = |&(protocol, port): &_| view.ports().claims(protocol, port);
+        for claim in ports.iter().flat_map(claims) {
+            refresh(node_sets, &self.host, view, &claim.wish);
         }
         if !ports.is_empty() {
-            forwarding.node_sets.retain(|name, _| is_wanted(name, &self.host, view));
+            node_sets.retain(|name, _| is_wanted(name, &self.host, view));
         }
-        let node_sets = &forwarding.node_sets;
+        if !is_open(entry) {
+            return;
+        }
         let ground = Ground {
             host: &self.host,
-            external: settings.external_interface.is_some(),
+            external: entry.external.is_some(),
             has_targets: &|set| node_sets.contains_key(set),
         };
-        for (protocol, port, slot) in changed() {
+        for &(protocol, port) in ports {
             self.troubles.remove(&(protocol, port));
             for exposure in [Exposure::Everywhere, Exposure::Internal, Exposure::External] {
-                forwarding.forwards.remove(&ForwardKey { protocol, port, exposure });
+                forwards.remove(&ForwardKey { protocol, port, exposure });
             }
-            let add = |key, forward| {
-                forwarding.forwards.insert(key, forward);
-            };
-            let trouble = |wish: &Arc<Wish>, trouble| {
-                let it = PortTrouble { wish: Arc::clone(wish), trouble };
-                self.troubles.entry((protocol, port)).or_default().push(it);
-            };
-            settle(&ground, protocol, port, &slot.claims, add, trouble);
+            let add = |key, forward| drop(forwards.insert(key, forward));
+            let trouble = note(&mut self.troubles, protocol, port);
+            settle(&ground, protocol, port, claims(&(protocol, port)), add, trouble);
         }
-        Changed::Ports(ports)
+    }
+}
+
+type Troubles = BTreeMap<(Protocol, Port), Vec<PortTrouble>>;
+
+/// Notes the troubles of one port.
+fn note(
+    troubles: &mut Troubles,
+    protocol: Protocol,
+    port: Port,
+) -> impl FnMut(&Arc<Wish>, Trouble) {
+    move |wish, trouble| {
+        let it = PortTrouble { wish: Arc::clone(wish), trouble };
+        troubles.entry((protocol, port)).or_default().push(it);
     }
 }
 
 /// Where traffic enters the host, and to which addresses.
-pub(crate) fn entry(settings: &HostSettings, facts: &HostView) -> Entry {
+pub(crate) fn enter(settings: &HostSettings, facts: &HostView) -> Entry {
     let mut internal = settings.interfaces.clone();
     let Some(external) = &settings.external_interface else {
         return Entry { external: None, internal, destinations: Destinations::Local };
@@ -208,18 +241,10 @@ pub(crate) fn is_open(entry: &Entry) -> bool {
     }
 }
 
-fn options(settings: &HostSettings) -> Options {
-    Options {
-        accept_forwarded: settings.accept_forwarded,
-        masquerade: settings.masquerade,
-        hairpin: settings.hairpin,
-    }
-}
-
 type NodeSets = BTreeMap<NodeSetName, BTreeSet<std::net::IpAddr>>;
 
 /// All active nodes, and those of every Service for this host that chooses among them.
-fn node_sets(host: &str, view: &ClusterView) -> NodeSets {
+fn all_node_sets(host: &str, view: &ClusterView) -> NodeSets {
     let mut sets = NodeSets::new();
     let all = view.all_nodes();
     if !all.is_empty() {

@@ -1,0 +1,12 @@
+//! Planning from the outside: objects and facts in, plan and findings out, as text.
+
+mod conflicts;
+mod hosts;
+mod nodes;
+mod objects;
+mod pods;
+mod properties;
+mod services;
+mod status;
+mod view;
+mod world;

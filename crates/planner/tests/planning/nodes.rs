@@ -1,0 +1,114 @@
+//! Which nodes take traffic.
+
+use expect_test::{Expect, expect};
+use k8s_openapi::api::core::v1::NodeAddress;
+use k8s_openapi::api::discovery::v1::EndpointConditions;
+use planner::cluster_view::Object;
+
+use crate::objects::{IntoObject, Named, Readiness, ServiceParts, host, node, service, slice};
+use crate::world::{check, plain, plan, view};
+
+#[test]
+fn a_node_takes_traffic_when_it_is_ready_and_not_excluded() {
+    let n1 = || node("n1", &["10.0.0.1"]);
+    check_nodes(n1().object(), &expect!["nodes: 10.0.0.1"]);
+    check_nodes(n1().ready("False").object(), &expect![""]);
+    check_nodes(n1().ready("Unknown").object(), &expect![""]);
+    check_nodes(n1().annotate("epok.getbetter.ro/exclude", "").object(), &expect![""]);
+    check_nodes(n1().label("epok_exclude", "whatever").object(), &expect![""]);
+    check_nodes(n1().annotate("portcullis.dev/exclude", "true").object(), &expect![""]);
+    check_nodes(
+        n1().annotate("portcullis.dev/exclude", "false").object(),
+        &expect!["nodes: 10.0.0.1"],
+    );
+    let balancers = "node.kubernetes.io/exclude-from-external-load-balancers";
+    check_nodes(n1().label(balancers, "").object(), &expect![""]);
+    // What cannot be understood excludes: that is what the key is for.
+    check_nodes(n1().annotate("portcullis.dev/exclude", "perhaps").object(), &expect![""]);
+}
+
+#[test]
+fn ep_16_every_internal_address_of_both_families_is_used() {
+    let n1 = node("n1", &["2001:db8:1::1", "10.0.0.1", "10.0.0.1"]);
+    check_nodes(n1.object(), &expect!["nodes: 10.0.0.1 2001:db8:1::1"]);
+}
+
+#[test]
+fn addresses_of_other_types_or_that_lead_nowhere_are_not_used() {
+    let mut n1 = node("n1", &["10.0.0.1", "127.0.0.1", "0.0.0.0", "::1", "224.0.0.1", "$(reboot)"]);
+    let public = NodeAddress { address: "198.51.100.1".into(), type_: "ExternalIP".into() };
+    n1.status.as_mut().and_then(|it| it.addresses.as_mut()).expect("addresses").push(public);
+    check_nodes(n1.object(), &expect!["nodes: 10.0.0.1"]);
+}
+
+#[track_caller]
+fn check_nodes(node: Object, expected: &Expect) {
+    let text = plan(&view([node, host("edge", &["eth0"]).object()])).forwarding.to_string();
+    expected.assert_eq(text.lines().find(|it| it.starts_with("nodes")).unwrap_or_default());
+}
+
+#[test]
+fn without_a_ready_node_the_host_is_told_once_and_nothing_is_forwarded() {
+    let services = (1..4).map(|it| {
+        let service = service(&format!("web/s{it}")).port(80, 30080);
+        service.host_ports(&format!("{it}:30080")).object()
+    });
+    let world =
+        vec![node("n1", &["10.0.0.1"]).ready("False").object(), host("edge", &["eth0"]).object()];
+    check(
+        world,
+        services,
+        &expect![[r#"
+        ! NoReadyNodes Host edge: status: "": no node of the cluster is ready, has an InternalIP and is not excluded; no Service is forwarded; look at `kubectl get nodes -o wide`
+    "#]],
+    );
+}
+
+#[test]
+fn with_local_policy_only_nodes_with_ready_endpoints_take_traffic() {
+    let web = service("web/blog").port(80, 30080).local().host_ports("80").object();
+    let mut slice = slice("web/blog", &["n1", "n2", "n3"]);
+    let endpoints = slice.endpoints.as_mut().expect("endpoints");
+    endpoints[0].conditions =
+        Some(EndpointConditions { ready: Some(false), ..EndpointConditions::default() });
+    // An absent condition means ready.
+    endpoints[1].conditions = None;
+    let plan = plan(&view(plain().into_iter().chain([web, slice.object()])));
+    expect![[r#"
+        through eth0 wg0 to any address of the host
+        nodes: 10.0.0.1 10.0.0.2 2001:db8:1::2
+        nodes of web/blog: 10.0.0.2 2001:db8:1::2
+        80/tcp -> nodes of web/blog:30080 [2 addresses] # Service web/blog
+    "#]]
+    .assert_eq(&plan.forwarding.to_string());
+}
+
+#[test]
+fn with_local_policy_and_no_ready_endpoint_nothing_is_forwarded() {
+    let web = service("web/blog").port(80, 30080).port(81, 30081).local().host_ports("80, 81");
+    let slices = [slice("web/other", &["n1"]).object(), slice("other/blog", &["n1"]).object()];
+    check(
+        plain(),
+        slices.into_iter().chain([web.object()]),
+        &expect![[r#"
+        ! NoReadyEndpoints Service web/blog: portcullis.dev/host-ports: "80-81/tcp": no node that takes traffic has a ready endpoint of this Service, and its externalTrafficPolicy is Local; not forwarded on host edge; look at its Pods and at `kubectl get endpointslices`
+    "#]],
+    );
+}
+
+#[test]
+fn a_node_that_is_not_ready_takes_no_traffic_for_local_policy_either() {
+    let web = service("web/blog").port(80, 30080).local().host_ports("80").object();
+    let world = vec![
+        node("n1", &["10.0.0.1"]).ready("False").object(),
+        node("n2", &["10.0.0.2"]).object(),
+        host("edge", &["eth0"]).object(),
+    ];
+    check(
+        world,
+        [web, slice("web/blog", &["n1", "n2"]).object()],
+        &expect![[r#"
+        80/tcp -> nodes of web/blog:30080 [1 address] # Service web/blog
+    "#]],
+    );
+}
