@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use command::{Command, Output};
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::Instant;
 
@@ -41,8 +41,10 @@ pub async fn serve(
     let writer = Writer(Mutex::new(writer));
     let (requests, waiting) = mpsc::channel(WAITING);
     let serving = Serving { host_apply, directory, writer: &writer, check };
-    let (heard, said) =
-        tokio::join!(listen(BufReader::new(reader), &writer, requests), serving.work(waiting));
+    let (heard, said) = tokio::join!(
+        listen(BufReader::with_capacity(64 << 10, reader), &writer, requests),
+        serving.work(waiting)
+    );
     if let Err(ServeError::Protocol(reason)) = &heard {
         let _ = writer.say(&Answer::Bye { reason: reason.clone() }).await;
     }
@@ -69,30 +71,8 @@ async fn listen<W: AsyncWrite + Unpin>(
     let mut line = Vec::new();
     loop {
         line.clear();
-        let mut limited = (&mut reader).take(LONGEST_LINE as u64);
-        let read = limited.read_until(b'\n', &mut line);
-        let read = match silence {
-            Some(silence) => tokio::select! {
-                read = tokio::time::timeout(silence, read) => match read {
-                    Ok(read) => read,
-                    // The connection is dead and nobody told us.
-                    Err(_) => return Ok(()),
-                },
-                // Answers can no longer be given.
-                () = requests.closed() => return Ok(()),
-            },
-            None => read.await,
-        };
-        match read {
-            Ok(0) => return Ok(()),
-            Ok(_) if line.ends_with(b"\n") => {}
-            Ok(LONGEST_LINE) => {
-                return Err(ServeError::Protocol(format!("a line of over {LONGEST_LINE} bytes")));
-            }
-            // Cut off within a line, as when the client was killed.
-            Ok(_) => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
-            Err(error) => return Err(ServeError::Connection(error)),
+        if !read_line(&mut reader, &mut line, silence, &requests).await? {
+            return Ok(());
         }
         let request = serde_json::from_slice(&line)
             .map_err(|error| ServeError::Protocol(format!("not a request: {error}")))?;
@@ -115,6 +95,40 @@ async fn listen<W: AsyncWrite + Unpin>(
                     return Ok(());
                 }
             }
+        }
+    }
+}
+
+/// Reads one line. Returns false when there is none: the client is gone, or cannot be answered.
+async fn read_line(
+    reader: &mut (impl AsyncBufReadExt + Unpin),
+    line: &mut Vec<u8>,
+    silence: Option<Duration>,
+    requests: &mpsc::Sender<Request>,
+) -> Result<bool, ServeError> {
+    loop {
+        let bytes = tokio::select! {
+            bytes = reader.fill_buf() => bytes,
+            // The connection is dead and nobody told us.
+            () = sleep_until(silence.map(|it| Instant::now() + it)) => return Ok(false),
+            () = requests.closed() => return Ok(false),
+        };
+        let bytes = match bytes {
+            // Within a line as well, as when the client was killed.
+            Ok([]) => return Ok(false),
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(false),
+            Err(error) => return Err(ServeError::Connection(error)),
+        };
+        let end = bytes.iter().position(|it| *it == b'\n');
+        let taken = end.map_or(bytes.len(), |at| at + 1);
+        if line.len() + taken > LONGEST_LINE {
+            return Err(ServeError::Protocol(format!("a line of over {LONGEST_LINE} bytes")));
+        }
+        line.extend_from_slice(&bytes[..taken]);
+        reader.consume(taken);
+        if end.is_some() {
+            return Ok(true);
         }
     }
 }

@@ -184,10 +184,10 @@ impl Talk {
         write: ChannelWriteHalf<Msg>,
         requests: mpsc::Receiver<Vec<u8>>,
     ) {
-        let heard = Mutex::new(Instant::now());
+        let asked = Mutex::new(None);
         let reason = tokio::select! {
-            reason = self.listen(lines, &heard) => reason,
-            reason = self.speak(&write, requests, &heard) => reason,
+            reason = self.listen(lines, &asked) => reason,
+            reason = self.speak(&write, requests, &asked) => reason,
         };
         let waiting = {
             let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -200,7 +200,8 @@ impl Talk {
         self.end.send_if_modified(|end| end.is_none().then(|| *end = Some(reason)).is_some());
     }
 
-    async fn listen(&self, mut lines: Lines, heard: &Mutex<Instant>) -> String {
+    /// Takes answers until there are no more. Whatever is heard answers what was `asked`.
+    async fn listen(&self, mut lines: Lines, asked: &Mutex<Option<Instant>>) -> String {
         loop {
             let answer = match lines.next().await {
                 Heard::Answer(answer) => answer,
@@ -208,7 +209,7 @@ impl Talk {
                 Heard::End(said) if said.is_empty() => return "`host-apply` ended".to_owned(),
                 Heard::End(said) => return format!("`host-apply` ended: {said}"),
             };
-            *heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            *asked.lock().unwrap_or_else(PoisonError::into_inner) = None;
             match answer {
                 Answer::Hello { .. } | Answer::Pong => {}
                 Answer::Bye { reason } => return reason,
@@ -218,6 +219,10 @@ impl Talk {
         }
     }
 
+    fn is_waiting(&self) -> bool {
+        !self.open.lock().unwrap_or_else(PoisonError::into_inner).waiting.is_empty()
+    }
+
     fn done(&self, id: u64, done: Done) {
         let waiting = self.open.lock().unwrap_or_else(PoisonError::into_inner).waiting.remove(&id);
         if let Some(sender) = waiting {
@@ -225,11 +230,12 @@ impl Talk {
         }
     }
 
+    /// Sends requests, and asks now and then whether anybody is there: since when is `asked`.
     async fn speak(
         &self,
         write: &ChannelWriteHalf<Msg>,
         mut requests: mpsc::Receiver<Vec<u8>>,
-        heard: &Mutex<Instant>,
+        asked: &Mutex<Option<Instant>>,
     ) -> String {
         let mut ticks = tokio::time::interval(self.keepalive);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -240,8 +246,10 @@ impl Talk {
                     None => return "we are stopping".to_owned(),
                 },
                 _ = ticks.tick() => {
-                    let last = *heard.lock().unwrap_or_else(PoisonError::into_inner);
-                    if last.elapsed() > self.silence {
+                    let mut asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
+                    let since = *asked.get_or_insert_with(Instant::now);
+                    // Over a request that takes long, its own deadline watches.
+                    if since.elapsed() > self.silence && !self.is_waiting() {
                         return format!("`host-apply` said nothing for {:?}", self.silence);
                     }
                     protocol::line(&Request::Ping)
