@@ -68,7 +68,6 @@ debian_provide() {
 
 debian_install() {
     local policy=/usr/sbin/policy-rc.d ours=
-    # The lists may be absent or outdated; they are fetched only when an installation fails without.
     if [[ -d /run/systemd/system && ! -e $policy ]]; then
         # Only the programs are wanted: no sshd and no haproxy shall start serving on this machine.
         printf '#!/bin/sh\nexit 101\n' >"$policy"
@@ -77,6 +76,7 @@ debian_install() {
         trap 'rm -f -- /usr/sbin/policy-rc.d' EXIT
     fi
     export DEBIAN_FRONTEND=noninteractive
+    # The lists may be absent or outdated; they are fetched only when an installation fails without.
     if ! apt-get install -qq --yes --no-install-recommends "$@" >/dev/null 2>&1; then
         logged apt-get update -qq
         logged apt-get install -qq --yes --no-install-recommends "$@"
@@ -99,4 +99,11 @@ debian_unpack() {
         logged dpkg --extract "$archive" "$debian_root"
     done
     rm -rf -- "$staging"
+    # An installation would make these links.
+    local program="$debian_root/usr/sbin/xtables-nft-multi" name
+    if [[ -x $program ]]; then
+        for name in {iptables,ip6tables}{,-save,-restore}; do
+            ln -sfn "${program##*/}" "${program%/*}/$name"
+        done
+    fi
 }
