@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use cluster::source::State;
+use jiff::Timestamp;
 use planner::finding::Finding;
 use serde::Serialize;
 
@@ -25,6 +27,8 @@ pub struct Snapshot {
     pub hosts: BTreeMap<String, HostState>,
     /// What users got wrong or should know, most severe first.
     pub findings: Vec<Finding>,
+    /// What is wrong with the source itself: unreadable files, missing permissions.
+    pub problems: Vec<String>,
 }
 
 impl Snapshot {
@@ -55,12 +59,16 @@ impl Snapshot {
 }
 
 /// One kind of object at its source.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SourceState {
     /// Whether the complete set was seen.
     pub listed: bool,
-    /// Why the last attempt to read failed; `None` while the watch is healthy.
+    /// What the source is doing about it.
+    pub state: State,
+    /// How many objects matter to us.
+    pub objects: usize,
+    /// What last went wrong; it may be over, `state` tells.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
 }
@@ -86,9 +94,9 @@ pub struct HostState {
     /// Why the last pass failed; `None` after a success.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
-    /// When the desired state was last reached (RFC 3339, UTC).
+    /// When the host was last changed (RFC 3339, UTC).
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_applied: Option<String>,
+    pub last_applied: Option<Timestamp>,
     /// The host's own addresses that forwards are reachable on.
     pub addresses: Vec<IpAddr>,
 }
@@ -100,7 +108,9 @@ mod tests {
     #[test]
     fn readiness_names_what_is_missing() {
         let mut snapshot = Snapshot::default();
-        snapshot.sources.insert("Service".to_owned(), SourceState::default());
+        let starting =
+            SourceState { listed: false, state: State::Starting, objects: 0, last_error: None };
+        snapshot.sources.insert("Service".to_owned(), starting);
         assert_eq!(
             snapshot.unready(),
             ["the first list is not complete; waiting for: Service"]

@@ -1,0 +1,112 @@
+//! One host from the engine's side: its plan, its task, and what the task told last.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::host::{Backend, HostSettings};
+use api::object::ObjectRef;
+use planner::cluster_view::ClusterView;
+use planner::forward::{Changed, HostDesired, NoPlan, StandingPlan};
+use planner::host_view::HostView;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::door::{self, SharedSecrets};
+use crate::host_task::{Applied, HostTask, Told, Wish};
+use crate::status::HostState;
+
+/// Drives one host; dropping it stops the task and leaves the rules.
+pub(crate) struct Driver {
+    pub(crate) settings: Arc<HostSettings>,
+    /// What the task read about the host; nothing is planned before.
+    pub(crate) facts: Option<HostView>,
+    /// What the task told last.
+    pub(crate) state: HostState,
+    /// Whether the last attempt reached the host, whatever came of it.
+    pub(crate) reachable: bool,
+    plan: StandingPlan,
+    kept: (BTreeSet<ObjectRef>, bool),
+    wish: watch::Sender<Option<Arc<Wish>>>,
+    task: JoinHandle<()>,
+}
+
+impl Driver {
+    /// Starts the task; it reads the host's facts first.
+    pub(crate) fn start(
+        settings: Arc<HostSettings>,
+        secrets: &SharedSecrets,
+        resync: Duration,
+        told: &mpsc::Sender<(String, Told)>,
+    ) -> Self {
+        let (wish, receiver) = watch::channel(None);
+        let task = HostTask {
+            settings: Arc::clone(&settings),
+            secrets: Arc::clone(secrets),
+            resync,
+            wish: receiver,
+            told: told.clone(),
+        };
+        let backend = match settings.backend {
+            Backend::Nftables => "nftables",
+            Backend::Iptables => "iptables",
+        };
+        let state = HostState {
+            backend: backend.to_owned(),
+            executor: door::describe(&settings),
+            ..HostState::default()
+        };
+        let plan = StandingPlan::new(settings.name.as_str());
+        let task = tokio::spawn(task.run());
+        Self { settings, facts: None, state, reachable: false, plan, kept: Default::default(), wish, task }
+    }
+
+    /// What the last plan decided.
+    pub(crate) fn desired(&self) -> &HostDesired {
+        self.plan.desired()
+    }
+
+    /// Brings the plan up to date and hands the wish to the task if anything changed.
+    ///
+    /// `unreadable` objects, or with `keep_all` every object, keep what the host has for them.
+    pub(crate) fn plan(
+        &mut self,
+        view: &ClusterView,
+        unreadable: &BTreeSet<ObjectRef>,
+        keep_all: bool,
+    ) -> Result<(), NoPlan> {
+        let Some(facts) = &self.facts else { return Ok(()) };
+        let changed = self.plan.update(view, facts)?;
+        let desired = self.plan.desired();
+        let keep: BTreeSet<_> = desired.unreadable.union(unreadable).cloned().collect();
+        let kept = (keep, keep_all);
+        if changed == Changed::Nothing && kept == self.kept && self.wish.borrow().is_some() {
+            return Ok(());
+        }
+        let wish = Wish { forwarding: desired.forwarding.clone(), keep: kept.0.clone(), keep_all };
+        self.kept = kept;
+        self.wish.send_replace(Some(Arc::new(wish)));
+        Ok(())
+    }
+
+    /// Notes a pass that reached the desired state.
+    pub(crate) fn applied(&mut self, applied: &Applied) {
+        let state = &mut self.state;
+        if applied.steps > 0 || state.revision == 0 {
+            state.revision += 1;
+            state.last_applied = Some(applied.at);
+        }
+        state.forwards = applied.forwards;
+        state.last_steps = applied.steps;
+        state.last_pass_micros = u64::try_from(applied.took.as_micros()).unwrap_or(u64::MAX);
+        state.drift_repaired += u64::from(applied.drift);
+        state.last_error = None;
+        self.reachable = true;
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}

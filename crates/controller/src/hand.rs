@@ -1,0 +1,199 @@
+//! What acts on one host and remembers what the kernel confirmed.
+//!
+//! No decision lives here: what to write comes from `firewall`, when to write from the host task.
+
+use std::time::{Duration, Instant};
+
+use api::host::{Backend as Wanted, Executor as Way, HostSettings};
+use command::{Command, Output};
+use firewall::{Backend, Observed, Plan};
+use host::{Blame, ConfirmedChange, ExecuteError, Executor};
+use planner::desired::Options;
+use planner::host_view::HostView;
+
+use crate::host_task::Wish;
+
+/// Why a pass failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PassError {
+    /// A command could not be run.
+    #[error(transparent)]
+    Execute(#[from] ExecuteError),
+    /// A program ran and failed.
+    #[error("`{command}` ended with status {status}: {stderr}")]
+    Command {
+        /// The command line.
+        command: String,
+        /// The exit status, or `none` for a signal.
+        status: String,
+        /// What it said.
+        stderr: String,
+    },
+    /// A listing could not be understood.
+    #[error("cannot read the host's state: {0}")]
+    Listing(String),
+}
+
+impl PassError {
+    /// Whether the key that we log in with may have been replaced since it was read.
+    pub(crate) fn needs_new_key(&self) -> bool {
+        matches!(self, Self::Execute(ExecuteError::AuthenticationFailed { .. }))
+    }
+
+    /// Whether the host itself answered, so that it is reachable.
+    pub(crate) fn host_answered(&self) -> bool {
+        match self {
+            Self::Execute(error) => error.blame() == Blame::Host,
+            Self::Command { .. } | Self::Listing(_) => true,
+        }
+    }
+}
+
+/// What acts on the host and remembers what the kernel confirmed.
+pub(crate) struct Hand {
+    backend: Backend,
+    options: Options,
+    /// How long a change may stand unconfirmed before the host takes it back.
+    confirm: Option<Duration>,
+    executor: Box<dyn Executor>,
+    /// The last listing plus every transaction confirmed since; `None` when in doubt.
+    observed: Option<Observed>,
+    /// Whether the other backend may still have rules of ours.
+    leftovers: bool,
+    cost_of_looking: Duration,
+}
+
+impl Hand {
+    /// A hand that knows nothing about the host yet.
+    pub(crate) fn new(settings: &HostSettings, executor: Box<dyn Executor>) -> Self {
+        let backend = match settings.backend {
+            Wanted::Nftables => Backend::Nftables,
+            Wanted::Iptables => Backend::Iptables,
+        };
+        let confirm = match &settings.executor {
+            Way::Local => None,
+            Way::Ssh(ssh) => ssh.confirm_within,
+        };
+        let options = Options {
+            accept_forwarded: settings.accept_forwarded,
+            masquerade: settings.masquerade,
+            hairpin: settings.hairpin,
+        };
+        let cost_of_looking = Duration::ZERO;
+        Self { backend, options, confirm, executor, observed: None, leftovers: true, cost_of_looking }
+    }
+
+    /// Somebody may have changed the host: what was observed counts no more.
+    pub(crate) fn doubt(&mut self) {
+        self.observed = None;
+    }
+
+    /// Whether nothing casts doubt on what was observed.
+    pub(crate) fn is_sure(&self) -> bool {
+        self.observed.is_some()
+    }
+
+    /// How long the last full reading took.
+    pub(crate) fn cost_of_looking(&self) -> Duration {
+        self.cost_of_looking
+    }
+
+    /// Reads addresses and listening sockets.
+    pub(crate) async fn facts(&mut self) -> Result<HostView, PassError> {
+        let addresses = self.checked(&firewall::observe::addresses()).await?;
+        // Listeners only serve warnings: a host without `ss` is forwarded all the same.
+        let listeners = self.executor.run(&firewall::observe::listeners()).await;
+        let listeners = listeners.map(|it| it.stdout).unwrap_or_default();
+        HostView::read(&addresses.stdout, &listeners)
+            .map_err(|error| PassError::Listing(error.to_string()))
+    }
+
+    /// Brings the host to the wished state; returns how many steps that took.
+    pub(crate) async fn reach(&mut self, wish: &Wish) -> Result<usize, PassError> {
+        let observed = match self.observed.take() {
+            Some(observed) => observed,
+            None => {
+                let started = Instant::now();
+                let observed = self.observe(self.backend).await?;
+                self.cost_of_looking = started.elapsed();
+                observed
+            }
+        };
+        let ruleset = self.backend.render(&wish.forwarding);
+        let plan = self.backend.plan(&ruleset, &observed, &wish.keep);
+        let steps = plan.steps().count();
+        if plan.is_empty() {
+            self.observed = Some(observed);
+        } else {
+            self.apply(&plan, &observed).await?;
+            let mut after = observed.clone();
+            plan.apply_to(&mut after);
+            self.observed = Some(after);
+        }
+        if self.leftovers {
+            self.leftovers = !self.remove_leftovers().await;
+        }
+        Ok(steps)
+    }
+
+    async fn apply(&mut self, plan: &Plan, before: &Observed) -> Result<(), PassError> {
+        tracing::debug!("applying:\n{plan}");
+        let apply = plan.commands();
+        let outputs = match self.confirm {
+            Some(within) => {
+                let rollback = plan.rollback(before);
+                let change = ConfirmedChange { apply: apply.clone(), rollback, within };
+                self.executor.run_confirmed(&change).await?
+            }
+            None => {
+                let mut outputs = Vec::new();
+                for command in &apply {
+                    outputs.push(self.checked(command).await?);
+                }
+                outputs
+            }
+        };
+        apply.iter().zip(&outputs).try_for_each(|(command, output)| check(command, output))
+    }
+
+    /// Removes what the other backend left when the Host's backend was changed; true when that is
+    /// settled. A host on which the other backend's programs are missing or not permitted has
+    /// nothing of ours there.
+    async fn remove_leftovers(&mut self) -> bool {
+        let other = match self.backend {
+            Backend::Nftables => Backend::Iptables,
+            Backend::Iptables => Backend::Nftables,
+        };
+        let Ok(observed) = self.observe(other).await else { return true };
+        for command in other.cleanup(&observed).commands() {
+            if let Err(error) = self.checked(&command).await {
+                tracing::warn!(%command, %error, "cannot remove rules of the other backend");
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn observe(&mut self, backend: Backend) -> Result<Observed, PassError> {
+        let mut outputs = Vec::new();
+        for command in backend.listing(self.options) {
+            outputs.push(self.executor.run(&command).await?);
+        }
+        backend.observe(&outputs).map_err(|error| PassError::Listing(error.to_string()))
+    }
+
+    async fn checked(&mut self, command: &Command) -> Result<Output, PassError> {
+        let output = self.executor.run(command).await?;
+        check(command, &output)?;
+        Ok(output)
+    }
+}
+
+fn check(command: &Command, output: &Output) -> Result<(), PassError> {
+    if output.succeeded() {
+        return Ok(());
+    }
+    let status = output.status.map_or_else(|| "none".to_owned(), |it| it.to_string());
+    let stderr = output.stderr.trim().to_owned();
+    Err(PassError::Command { command: command.to_string(), status, stderr })
+}

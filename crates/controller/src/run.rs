@@ -1,0 +1,125 @@
+//! Wires source, engine, pages, leader election and reporter together.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::host::Host;
+use cluster::report::{Reporter, Seen};
+use cluster::source::Source;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::door::{NoSecrets, SharedSecrets};
+use crate::engine::{Engine, Start};
+use crate::http::{self, Pages};
+use crate::metrics::Metrics;
+use crate::status::Snapshot;
+
+/// How a controller runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where objects come from.
+    pub source: SourceSettings,
+    /// Hosts declared on the command line, beside Host objects.
+    pub hosts: Vec<Host>,
+    /// The name of the Host that is this machine; Hosts with the local executor and another name
+    /// are left to the controllers on those machines.
+    pub local_host: Option<String>,
+    /// Where `/healthz`, `/readyz`, `/metrics` and `/status` are served.
+    pub listen: Option<SocketAddr>,
+    /// How often a host is looked at although nothing happened.
+    pub resync: Duration,
+    /// What names this replica in Events and in the lease.
+    pub identity: String,
+    /// Whether replicas elect one that drives hosts over SSH and writes status.
+    pub leader_election: bool,
+}
+
+/// Where objects come from.
+#[derive(Clone)]
+pub enum SourceSettings {
+    /// The Kubernetes API.
+    Kubernetes(kube::Client),
+    /// A directory of manifests, watched.
+    Manifests(PathBuf),
+}
+
+impl std::fmt::Debug for SourceSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Kubernetes(_) => f.write_str("Kubernetes"),
+            Self::Manifests(path) => f.debug_tuple("Manifests").field(path).finish(),
+        }
+    }
+}
+
+/// Why a controller cannot start. Once it runs it does not fail: it tries again.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The address for the pages cannot be bound.
+    #[error("cannot listen on {address} for /healthz, /readyz, /metrics and /status")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Runs until `shutdown` completes; rules stay in the kernel.
+///
+/// # Errors
+///
+/// Fails only when it cannot start.
+pub async fn run(
+    settings: Settings,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), RunError> {
+    let metrics = Arc::new(Metrics::new());
+    let (snapshot, snapshots) = watch::channel(Arc::new(Snapshot::default()));
+    if let Some(address) = settings.listen {
+        let failed = |source| RunError::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let pages = Pages { snapshot: snapshots, metrics: Arc::clone(&metrics) };
+        tokio::spawn(http::serve(listener, pages));
+    }
+    let (source, reporter, leader, secrets) = open(&settings).await;
+    let start = Start {
+        declared: settings.hosts,
+        local_host: settings.local_host,
+        secrets,
+        resync: settings.resync,
+        leader,
+        metrics,
+        snapshot,
+        reporter,
+    };
+    Engine::new(start).run(source, shutdown).await;
+    Ok(())
+}
+
+async fn open(
+    settings: &Settings,
+) -> (Source, Reporter, watch::Receiver<bool>, SharedSecrets) {
+    match &settings.source {
+        SourceSettings::Manifests(path) => {
+            let source = cluster::manifests::watch(path, &Default::default());
+            (source, Reporter::log(), always(), Arc::new(NoSecrets))
+        }
+        SourceSettings::Kubernetes(client) => {
+            let seen = Arc::new(Seen::default());
+            let source = cluster::kubernetes::watch(client, &Default::default(), &seen);
+            let reporter =
+                Reporter::kubernetes(client, &seen, &settings.identity, Default::default());
+            (source, reporter, always(), Arc::new(NoSecrets))
+        }
+    }
+}
+
+/// The one replica of a source without leases leads.
+fn always() -> watch::Receiver<bool> {
+    watch::channel(true).1
+}
