@@ -5,9 +5,11 @@ use clap::{Parser, ValueEnum};
 use crate::cleanup::CleanupArguments;
 use crate::completion::CompletionArguments;
 use crate::demo::DemoArguments;
+use crate::doctor::DoctorArguments;
 use crate::epok::options::EpokOptions;
 use crate::install::InstallArguments;
 use crate::plan::{PlanArguments, RenderArguments};
+use crate::status::StatusArguments;
 
 const EXAMPLES: &str = "\
 First steps:
@@ -56,6 +58,10 @@ pub(crate) enum Subcommand {
     Render(RenderArguments),
     /// Remove everything of ours from this machine or from hosts; needs no cluster
     Cleanup(CleanupArguments),
+    /// Show what a controller does: hosts, host ports, problems
+    Status(StatusArguments),
+    /// Check kernel, programs, hosts and cluster; say what to do
+    Doctor(DoctorArguments),
     /// Take Epok's options, environment and subcommands, and do its work
     Epok(EpokOptions),
     /// Print what must be installed elsewhere: manifests, a systemd unit, sudoers lines

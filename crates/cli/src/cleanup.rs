@@ -95,7 +95,10 @@ fn print_report(report: &Report) -> Result<()> {
     let verb = if report.dry_run { "would remove" } else { "removed" };
     for host in &report.hosts {
         if host.removed.is_empty() {
-            print::line(format_args!("{} ({}): nothing of ours is there", host.host, host.executor))?;
+            print::line(format_args!(
+                "{} ({}): nothing of ours is there",
+                host.host, host.executor
+            ))?;
         }
         for removed in &host.removed {
             print::line(format_args!("{} ({}): {verb} {removed}", host.host, host.executor))?;
@@ -113,8 +116,7 @@ async fn settings(arguments: &CleanupArguments) -> Result<Vec<HostSettings>> {
     let objects = objects.read().await?;
     objects.note_problems();
     let view = objects.view();
-    let choice =
-        host_choice::HostChoice { host: arguments.host.clone(), ..Default::default() };
+    let choice = host_choice::HostChoice { host: arguments.host.clone(), ..Default::default() };
     choice.names(&view)?.iter().map(|it| plan::settings(&view, it)).collect()
 }
 
@@ -135,11 +137,7 @@ async fn clean(settings: &HostSettings, dry_run: bool) -> Result<Cleaned> {
     if matches!(settings.executor, api::host::Executor::Local) {
         removed.extend(clean_files(Path::new(RUNTIME_DIRECTORY), dry_run)?);
     }
-    Ok(Cleaned {
-        host: settings.name.to_string(),
-        executor: reach::describe(settings),
-        removed,
-    })
+    Ok(Cleaned { host: settings.name.to_string(), executor: reach::describe(settings), removed })
 }
 
 /// Removes what one backend has on a host, and returns what that was. A backend whose programs are
@@ -169,7 +167,7 @@ pub(crate) async fn clean_backend(
             reach::succeed(executor, &command).await?;
         }
     }
-    Ok(plan.steps().to_vec())
+    Ok(plan.steps().map(str::to_owned).collect())
 }
 
 fn clean_files(directory: &Path, dry_run: bool) -> Result<Option<String>> {
@@ -179,7 +177,8 @@ fn clean_files(directory: &Path, dry_run: bool) -> Result<Option<String>> {
     if !dry_run {
         match std::fs::remove_dir_all(directory) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(anyhow::Error::from(error).context(format!("cannot remove {}", directory.display())));
+                return Err(anyhow::Error::from(error)
+                    .context(format!("cannot remove {}", directory.display())));
             }
             Ok(()) | Err(_) => {}
         }

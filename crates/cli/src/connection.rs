@@ -35,9 +35,9 @@ impl ConnectionOptions {
                         chain(&error)
                     ))
                 })?;
-                Config::from_custom_kubeconfig(kubeconfig, &options)
-                    .await
-                    .map_err(|error| refused(format!("--kubeconfig: {}: {}", file.display(), chain(&error))))?
+                Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|error| {
+                    refused(format!("--kubeconfig: {}: {}", file.display(), chain(&error)))
+                })?
             }
             None if self.context.is_some() => Config::from_kubeconfig(&options)
                 .await

@@ -112,14 +112,15 @@ impl HostChoice {
         }
         let addresses = read(self.addresses.as_deref(), "--addresses", "ip -j addr show")?;
         let listeners = read(self.listeners.as_deref(), "--listeners", "ss -H -l -n -t -u")?;
-        let view = HostView::read(addresses.as_deref().unwrap_or("[]"), &listeners.unwrap_or_default())
-            .map_err(|error| {
-                let file = self.addresses.as_deref().unwrap_or(Path::new("")).display();
-                refused(format!(
-                    "--addresses: {file}: {error}; save it again on the host with \
+        let view =
+            HostView::read(addresses.as_deref().unwrap_or("[]"), &listeners.unwrap_or_default())
+                .map_err(|error| {
+                    let file = self.addresses.as_deref().unwrap_or(Path::new("")).display();
+                    refused(format!(
+                        "--addresses: {file}: {error}; save it again on the host with \
                      `ip -j addr show`"
-                ))
-            })?;
+                    ))
+                })?;
         let observed = self.observed(backend, options)?;
         Ok(Facts { view, observed })
     }

@@ -9,6 +9,7 @@ mod completion;
 mod connection;
 mod declared;
 mod demo;
+mod doctor;
 mod ending;
 mod epok;
 mod host_choice;
@@ -20,6 +21,7 @@ mod plan;
 mod print;
 mod reach;
 mod ssh_scan;
+mod status;
 mod version;
 
 use std::ffi::OsString;
@@ -64,6 +66,8 @@ fn portcullis(arguments: Arguments) -> Result {
         Subcommand::Plan(it) => block_on(plan::plan(&it, output)),
         Subcommand::Render(it) => block_on(plan::render(&it, output)),
         Subcommand::Cleanup(it) => block_on(cleanup::run(&it, output)),
+        Subcommand::Status(it) => block_on(status::run(&it, output)),
+        Subcommand::Doctor(it) => block_on(doctor::run(&it, output)),
         Subcommand::Epok(it) => block_on(epok::run(&it, output)),
         Subcommand::Install(it) => install::run(&it, output),
         Subcommand::Completion(it) => completion::run(&it),

@@ -64,8 +64,7 @@ impl ObjectOptions {
         std::io::stdin().lock().read_to_string(&mut text).map_err(|error| {
             refused(format!("--manifests -: {error}; give it YAML or JSON as UTF-8 text"))
         })?;
-        let (changes, problems) =
-            cluster::manifests::read_text(Path::new("standard input"), &text);
+        let (changes, problems) = cluster::manifests::read_text(Path::new("standard input"), &text);
         Ok(Objects { changes, problems, client: None })
     }
 

@@ -177,8 +177,8 @@ async fn decide(objects: &ObjectOptions, choice: &HostChoice) -> Result<(Objects
     for name in choice.names(&view)? {
         let settings = settings(&view, &name)?;
         let facts = choice.facts(&settings, objects.client.as_ref()).await?;
-        let desired = forward_plan(&view, &name, &facts.view)
-            .map_err(|error| refused(error.to_string()))?;
+        let desired =
+            forward_plan(&view, &name, &facts.view).map_err(|error| refused(error.to_string()))?;
         let keep = desired.unreadable.iter().cloned().chain(objects.unreadable()).collect();
         planned.push(Planned { settings, desired, facts, keep });
     }
@@ -209,7 +209,7 @@ fn host_plan(planned: Planned) -> HostPlan {
         in_sync: plan.is_empty(),
         forwards: ruleset.forwards(),
         present: facts.observed.forwards(),
-        steps: plan.steps().to_vec(),
+        steps: plan.steps().map(str::to_owned).collect(),
         findings: desired.findings,
         kept: keep.iter().map(ToString::to_string).collect(),
     }
@@ -217,7 +217,9 @@ fn host_plan(planned: Planned) -> HostPlan {
 
 fn print_plan(plan: &HostPlan) -> Result<()> {
     let HostPlan { host, backend, executor, forwards, present, steps, .. } = plan;
-    print::line(format_args!("Host {host} ({backend}, {executor}): has {present}, wants {forwards} host ports"))?;
+    print::line(format_args!(
+        "Host {host} ({backend}, {executor}): has {present}, wants {forwards} host ports"
+    ))?;
     if plan.in_sync {
         print::line("  nothing to do")?;
     }
