@@ -16,7 +16,6 @@
 mod feed;
 mod follow;
 mod reduce;
-mod trouble;
 
 pub(crate) use reduce::concerns_us;
 

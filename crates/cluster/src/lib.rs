@@ -12,6 +12,9 @@
 
 pub mod backoff;
 pub mod kubernetes;
+pub mod leader;
 pub mod manifests;
 pub mod report;
+pub mod secret;
 pub mod source;
+mod trouble;

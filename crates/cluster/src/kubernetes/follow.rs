@@ -17,10 +17,10 @@ use tokio::time::{sleep, timeout};
 use super::Settings;
 use super::feed::{Feed, Reduced};
 use super::reduce::Followed;
-use super::trouble::Trouble;
 use crate::backoff::Backoff;
 use crate::report::Seen;
 use crate::source::{Health, KindHealth, LastError, Place, Problem, State, Unreadable};
+use crate::trouble::{Trouble, status_code};
 
 /// How long a watch must last to count as one. Something between us and the server that ends
 /// each watch at once must not be answered with a loop without a pause.
@@ -232,7 +232,7 @@ impl<K: Followed> Follower<K> {
         }
         match timeout(within, client.list_api_group_resources(&version)).await {
             Ok(Ok(list)) => !list.resources.iter().any(|it| it.name == K::plural(&())),
-            Ok(Err(error)) => super::trouble::status_code(&error) == Some(404),
+            Ok(Err(error)) => status_code(&error) == Some(404),
             Err(_) => false,
         }
     }

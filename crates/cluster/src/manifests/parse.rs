@@ -81,8 +81,8 @@ impl Parser<'_> {
             Err(error) => return self.yaml_error(document, header, &error),
         };
         for (index, item) in list.items.unwrap_or_default().into_iter().enumerate() {
-            let line = document.line + u64::from(item.referenced.line()).max(1);
-            let spot = Spot { line, column: u64::from(item.referenced.column()) };
+            let line = document.line + item.referenced.line().max(1);
+            let spot = Spot { line, column: item.referenced.column() };
             self.item(spot, index, item.value);
         }
     }
@@ -164,8 +164,8 @@ impl Parser<'_> {
     fn yaml_error(&mut self, document: Document<'_>, header: &Header, error: &serde_saphyr::Error) {
         let location = error.location();
         let spot = Spot {
-            line: document.line + location.map_or(1, |it| u64::from(it.line())),
-            column: location.map_or(1, |it| u64::from(it.column())),
+            line: document.line + location.map_or(1, |it| it.line()),
+            column: location.map_or(1, |it| it.column()),
         };
         let message = error.without_snippet().to_string();
         self.broken(spot, header.unreadable(), &one_line(&message));

@@ -22,7 +22,7 @@ pub struct Seen {
 }
 
 /// One object.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Entry {
     /// Tells an object from a later one of the same name.
     pub(crate) uid: String,
@@ -30,6 +30,14 @@ pub(crate) struct Entry {
     pub(crate) generation: Option<i64>,
     /// What it says about us.
     pub(crate) says: Says,
+    /// Its version; later ones are greater (Kubernetes 1.35, comparable resource versions).
+    version: u64,
+}
+
+impl Entry {
+    fn says_the_same(&self, other: &Self) -> bool {
+        (&self.uid, self.generation, &self.says) == (&other.uid, other.generation, &other.says)
+    }
 }
 
 /// What an object says about us.
@@ -42,8 +50,6 @@ pub(crate) enum Says {
     /// A Host, its status as JSON.
     Host(serde_json::Value),
 }
-
-impl Eq for Says {}
 
 /// What a Service says about us.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -98,11 +104,11 @@ impl Seen {
         self.lock().get(reference).cloned()
     }
 
-    /// All Services that say something, or may have to.
-    pub(crate) fn services(&self) -> BTreeMap<ObjectRef, Entry> {
+    /// What all objects say that something is written to.
+    pub(crate) fn all(&self) -> BTreeMap<ObjectRef, Entry> {
         let objects = self.lock();
-        let services = objects.iter().filter(|(_, it)| matches!(it.says, Says::Service(_)));
-        services.map(|(reference, it)| (reference.clone(), it.clone())).collect()
+        let written = objects.iter().filter(|(_, it)| it.says != Says::Nothing);
+        written.map(|(reference, it)| (reference.clone(), it.clone())).collect()
     }
 
     /// Waits until something is different from before.
@@ -112,9 +118,19 @@ impl Seen {
 
     fn insert(&self, reference: ObjectRef, metadata: &ObjectMeta, says: Says) {
         let uid = metadata.uid.clone().unwrap_or_default();
-        let entry = Entry { uid, generation: metadata.generation, says };
-        let before = self.lock().insert(reference, entry.clone());
-        if before.as_ref() != Some(&entry) {
+        let version = metadata.resource_version.as_deref().and_then(|it| it.parse().ok());
+        let version = version.unwrap_or(0);
+        let entry = Entry { uid, generation: metadata.generation, says, version };
+        let mut objects = self.lock();
+        let differs = match objects.get(&reference) {
+            // The answer to a write and the watch come in any order.
+            Some(newer) if newer.uid == entry.uid && newer.version > version => return,
+            Some(before) => !before.says_the_same(&entry),
+            None => true,
+        };
+        objects.insert(reference, entry);
+        drop(objects);
+        if differs {
             self.changed.notify_one();
         }
     }

@@ -1,0 +1,82 @@
+//! A finding as an Event of `events.k8s.io/v1`.
+
+use api::object::{ObjectKind, ObjectRef};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use planner::finding::Finding;
+use sha2::{Digest, Sha256};
+
+use super::CONTROLLER;
+
+/// The longest note that the API server accepts, in bytes.
+const NOTE_BYTES: usize = 1024;
+
+/// Builds the Event that tells of a finding.
+///
+/// Its name follows from the finding and the object's `uid`, so that the same finding, told by
+/// another replica or after a restart, is the same Event.
+pub(super) fn event(finding: &Finding, uid: &str, identity: &str, now: Timestamp) -> Event {
+    let Finding { object, field, value, problem, remedy, reason, .. } = finding;
+    let note = format!("{field}: {value:?}: {problem}; {remedy}");
+    Event {
+        metadata: ObjectMeta {
+            name: Some(name(finding, uid)),
+            namespace: Some(namespace(object).to_owned()),
+            ..Default::default()
+        },
+        event_time: Some(MicroTime(now)),
+        regarding: Some(ObjectReference {
+            api_version: Some(api_version(object.kind).to_owned()),
+            kind: Some(object.kind.to_string()),
+            namespace: object.namespace.clone(),
+            name: Some(object.name.clone()),
+            uid: Some(uid.to_owned()),
+            ..Default::default()
+        }),
+        type_: Some("Warning".to_owned()),
+        reason: Some((*reason).to_owned()),
+        action: Some("Forward".to_owned()),
+        note: Some(shorten(note)),
+        reporting_controller: Some(CONTROLLER.to_owned()),
+        reporting_instance: Some(identity.chars().take(128).collect()),
+        ..Default::default()
+    }
+}
+
+/// The namespace of Events about an object: those about cluster-scoped ones are in `default`.
+pub(super) fn namespace(object: &ObjectRef) -> &str {
+    object.namespace.as_deref().unwrap_or("default")
+}
+
+/// The name of the Event.
+pub(super) fn name(finding: &Finding, uid: &str) -> String {
+    let Finding { severity, reason, object, field, value, problem, remedy } = finding;
+    let mut hash = Sha256::new();
+    for part in [uid, &format!("{severity:?}"), reason, field, value, problem, remedy] {
+        hash.update(part.len().to_be_bytes());
+        hash.update(part);
+    }
+    let hash = hash.finalize().iter().take(8).map(|it| format!("{it:02x}")).collect::<String>();
+    // A name may have 253 characters.
+    let object: String = object.name.chars().take(253 - 1 - hash.len()).collect();
+    format!("{}.{hash}", object.trim_end_matches(['.', '-']))
+}
+
+fn api_version(kind: ObjectKind) -> &'static str {
+    match kind {
+        ObjectKind::Service | ObjectKind::Pod | ObjectKind::Node => "v1",
+        ObjectKind::EndpointSlice => "discovery.k8s.io/v1",
+        ObjectKind::Host => "portcullis.dev/v1alpha1",
+    }
+}
+
+fn shorten(mut note: String) -> String {
+    if note.len() > NOTE_BYTES {
+        let end = (0..=NOTE_BYTES - '…'.len_utf8()).rev().find(|it| note.is_char_boundary(*it));
+        note.truncate(end.unwrap_or(0));
+        note.push('…');
+    }
+    note
+}
