@@ -1,6 +1,7 @@
 //! How commands reach a host, with real processes, a real sshd and a real kernel.
 
 mod it {
+    mod changes;
     mod confirmed;
     mod local;
     mod scripted;

@@ -1,0 +1,112 @@
+//! Changes of a machine, as its kernel tells them.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use command::{Command, Program};
+use host::{ChangedBy, Executor, Local, LocalChange, LocalChanges};
+use testkit::{Lab, Machine};
+
+use super::site::{add_chain, delete_chain, nft};
+
+#[test]
+fn ep_07_a_change_by_somebody_else_is_told_with_its_maker() {
+    inside("foreign-change", async |_machine| {
+        let mut changes = LocalChanges::watch(Local::new().own_processes()).expect("we are root");
+        let mut child = tokio::process::Command::new("nft")
+            .args(["add", "table", "inet", "foreign"])
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("nft is there");
+        let pid = child.id().expect("it runs");
+        assert!(child.wait().await.expect("it ends").success());
+        assert_eq!(
+            next(&mut changes).await,
+            LocalChange::Firewall(ChangedBy::Process { pid, name: "nft".to_owned() })
+        );
+    });
+}
+
+#[test]
+fn our_own_changes_are_not_told() {
+    inside("own-change", async |_machine| {
+        let mut local = Local::new();
+        let mut changes = LocalChanges::watch(local.own_processes()).expect("we are root");
+        for command in [add_chain("ours"), delete_chain("ours"), nft("delete table inet t\n")] {
+            assert!(local.run(&command).await.expect("it runs").succeeded());
+        }
+        quiet(&mut changes).await;
+        let mut stranger = Local::new();
+        assert!(stranger.run(&add_chain("theirs")).await.expect("it runs").succeeded());
+        assert!(matches!(next(&mut changes).await, LocalChange::Firewall(_)));
+        quiet(&mut changes).await;
+    });
+}
+
+#[test]
+fn a_change_of_iptables_is_told() {
+    inside("iptables-change", async |_machine| {
+        let mut changes = LocalChanges::watch(Local::new().own_processes()).expect("we are root");
+        let command = Command::new(Program::Iptables).args(["-t", "nat", "-N", "THEIRS"]);
+        assert!(Local::new().run(&command).await.expect("it runs").succeeded());
+        assert!(matches!(
+            next(&mut changes).await,
+            LocalChange::Firewall(ChangedBy::Process { name, .. }) if name.starts_with("iptables")
+        ));
+    });
+}
+
+#[test]
+fn ep_16_a_change_of_addresses_is_told() {
+    inside("addresses", async |machine| {
+        let mut changes = LocalChanges::watch(Local::new().own_processes()).expect("we are root");
+        machine.run("ip", &["link", "add", "dummy", "type", "bridge"]).expect("it is added");
+        assert_eq!(next(&mut changes).await, LocalChange::Addresses);
+        for address in ["192.0.2.7/24", "2001:db8::7/64"] {
+            for verb in ["add", "del"] {
+                machine.run("ip", &["addr", verb, address, "dev", "dummy"]).expect("it runs");
+                assert_eq!(next(&mut changes).await, LocalChange::Addresses, "{verb} {address}");
+            }
+        }
+    });
+}
+
+#[test]
+fn more_changes_than_can_be_kept_are_told_as_one_of_unknown_origin() {
+    inside("flood", async |_machine| {
+        let mut changes = LocalChanges::watch(Local::new().own_processes()).expect("we are root");
+        let elements: Vec<String> = (0..60_000)
+            .map(|it| format!("10.{}.{}.{}", it >> 16, it >> 8 & 255, it & 255))
+            .collect();
+        let document = format!(
+            "add table inet t\nadd set inet t s {{ type ipv4_addr; }}\n\
+             add element inet t s {{ {} }}\n",
+            elements.join(", ")
+        );
+        assert!(Local::new().run(&nft(&document)).await.expect("it runs").succeeded());
+        assert_eq!(next(&mut changes).await, LocalChange::Firewall(ChangedBy::Unknown));
+        quiet(&mut changes).await;
+    });
+}
+
+async fn next(changes: &mut LocalChanges) -> LocalChange {
+    let next = tokio::time::timeout(Duration::from_secs(10), changes.next()).await;
+    next.expect("within 10 seconds").expect("the kernel tells")
+}
+
+/// Sees that nothing more is told.
+async fn quiet(changes: &mut LocalChanges) {
+    let early = tokio::time::timeout(Duration::from_millis(100), changes.next()).await;
+    assert!(early.is_err(), "{early:?}");
+}
+
+/// Runs `test` in a machine of its own.
+fn inside(name: &str, test: impl AsyncFnOnce(&Machine) + Send) {
+    let Some(lab) = testkit::require(Lab::as_root(name)) else { return };
+    let machine = lab.machine("host").expect("the lab has a machine");
+    let inside = machine.enter(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(test(&machine));
+    });
+    inside.expect("the lab was made by root");
+}
