@@ -142,7 +142,11 @@ fn listen(protocol: SockProtocol, groups: u32) -> io::Result<AsyncFd<OwnedFd>> {
     // Without the right to force it, the system's limit has to do.
     let _ = setsockopt(&socket, sockopt::RcvBufForce, &BACKLOG);
     bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
-    AsyncFd::register(socket).map_err(Into::into)
+    #[expect(
+        deprecated,
+        reason = "the other ways are unsafe; an `OwnedFd` is one for all its life"
+    )]
+    AsyncFd::new(socket)
 }
 
 enum Drained {
