@@ -1,19 +1,26 @@
 //! The two backends behind one set of functions, and the states that they exchange.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 
 use api::object::ObjectRef;
 use command::{Command, Output, Program};
 use planner::desired::{Forwarding, Options};
 
-use crate::iptables::tables::Families;
+use crate::iptables::keep::follow;
+use crate::iptables::plan::FamiliesPlan;
+use crate::iptables::tables::{Families, Family};
 use crate::nftables::layout::{FAMILY, TABLE};
 use crate::nftables::listing::{self, NotAListing};
 use crate::nftables::plan::{Change, TablePlan};
 use crate::nftables::table::Table;
-use crate::nftables::{keep, plan, render};
+use crate::nftables::{plan, render};
+use crate::{iptables, nftables};
+
+/// The programs that list a family, and those that change it.
+const SAVE: [Program; 2] = [Program::IptablesSave, Program::Ip6tablesSave];
+const RESTORE: [Program; 2] = [Program::IptablesRestore, Program::Ip6tablesRestore];
 
 /// How a host's packet filter is programmed.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -28,7 +35,7 @@ pub enum Backend {
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Ruleset {
     pub(crate) nftables: Option<Table>,
-    pub(crate) iptables: Option<Families>,
+    pub(crate) iptables: Families,
     /// Addresses of node sets by the start of their chains' names, for what is kept.
     pub(crate) node_sets: BTreeMap<String, BTreeSet<IpAddr>>,
 }
@@ -39,7 +46,7 @@ pub struct Ruleset {
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Observed {
     pub(crate) nftables: Option<Table>,
-    pub(crate) iptables: Option<Families>,
+    pub(crate) iptables: Families,
 }
 
 /// The steps from an observed state to a desired one.
@@ -48,6 +55,7 @@ pub struct Observed {
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Plan {
     pub(crate) nftables: TablePlan,
+    pub(crate) iptables: FamiliesPlan,
 }
 
 /// Why listings could not be read. Nothing may be changed on a host that could not be read.
@@ -69,7 +77,7 @@ pub enum ListingError {
         /// What it wrote to its standard error, or its status.
         message: String,
     },
-    /// What came is no listing.
+    /// What came is no listing of nft.
     #[error("{program} printed something that is not a listing")]
     Unreadable {
         /// What was run.
@@ -78,13 +86,31 @@ pub enum ListingError {
         #[source]
         source: NotAListing,
     },
+    /// What came is no listing of iptables, or its end is missing.
+    #[error("{program} printed something that is not a whole listing: `{line}`")]
+    Line {
+        /// What was run.
+        program: &'static str,
+        /// What was found in it.
+        line: String,
+    },
 }
 
 impl Backend {
     /// Returns the commands whose outputs [`observe`](Self::observe) reads, in order.
+    ///
+    /// Packets that a host's own rules drop can only be accepted where they are dropped, which is
+    /// in the tables of iptables; so with `accept_forwarded` these are listed for nftables too.
+    /// To find what an earlier run left there, list with the option on.
     #[must_use]
-    pub fn listing(self, _options: Options) -> Vec<Command> {
-        vec![Command::new(Program::Nft).args(["-j", "list", "table", FAMILY, TABLE])]
+    pub fn listing(self, options: Options) -> Vec<Command> {
+        let nft = || Command::new(Program::Nft).args(["-j", "list", "table", FAMILY, TABLE]);
+        let [v4, v6] = SAVE.map(Command::new);
+        match self {
+            Self::Nftables if options.accept_forwarded => vec![nft(), v4, v6],
+            Self::Nftables => vec![nft()],
+            Self::Iptables => vec![v4, v6],
+        }
     }
 
     /// Reads what the listing commands printed.
@@ -94,21 +120,41 @@ impl Backend {
     /// Fails when a command failed for another reason than that we have no rules yet, and when
     /// its output is no listing. A failed read is never an empty state.
     pub fn observe(self, outputs: &[Output]) -> Result<Observed, ListingError> {
-        let [nft] = outputs else {
-            return Err(ListingError::Count { expected: 1, found: outputs.len() });
+        let (nftables, saves) = match (self, outputs) {
+            (Self::Nftables, [nft, saves @ ..]) => (observe_nftables(nft)?, saves),
+            (Self::Nftables, []) => return Err(ListingError::Count { expected: 1, found: 0 }),
+            (Self::Iptables, saves) => (None, saves),
         };
-        Ok(Observed { nftables: observe_nftables(nft)?, iptables: None })
+        let iptables = match saves {
+            [] if self == Self::Nftables => Families::default(),
+            [v4, v6] => Families {
+                ipv4: observe_iptables(SAVE[0], v4)?,
+                ipv6: observe_iptables(SAVE[1], v6)?,
+            },
+            other => return Err(ListingError::Count { expected: 2, found: other.len() }),
+        };
+        Ok(Observed { nftables, iptables })
     }
 
     /// Returns the ruleset that does what `forwarding` says. The same input gives the same text.
     #[must_use]
     pub fn render(self, forwarding: &Forwarding) -> Ruleset {
-        let node_sets = forwarding
-            .node_sets
-            .iter()
-            .map(|(set, nodes)| (render::node_set_prefix(set), nodes.clone()))
-            .collect();
-        Ruleset { nftables: Some(render::render(forwarding)), iptables: None, node_sets }
+        match self {
+            Self::Nftables => Ruleset {
+                nftables: Some(render::render(forwarding)),
+                iptables: iptables::render::render_acceptance(forwarding),
+                node_sets: forwarding
+                    .node_sets
+                    .iter()
+                    .map(|(set, nodes)| (render::node_set_prefix(set), nodes.clone()))
+                    .collect(),
+            },
+            Self::Iptables => Ruleset {
+                nftables: None,
+                iptables: iptables::render::render(forwarding),
+                node_sets: BTreeMap::new(),
+            },
+        }
     }
 
     /// Returns what turns `observed` into `desired`; empty exactly when nothing has to change.
@@ -118,15 +164,27 @@ impl Backend {
     /// hide every change that was made behind our back.
     #[must_use]
     pub fn plan(self, desired: &Ruleset, observed: &Observed, keep: &BTreeSet<ObjectRef>) -> Plan {
-        let old = observed.nftables.as_ref();
-        let nftables = match (&desired.nftables, old) {
-            (Some(new), Some(old)) if !keep.is_empty() => {
-                let kept = keep::with_kept(new, old, keep, &desired.node_sets);
-                plan::plan(Some(&kept), Some(old))
+        if keep.is_empty() {
+            return plan_between(desired.nftables.as_ref(), &desired.iptables, observed);
+        }
+        match (&desired.nftables, &observed.nftables) {
+            (Some(new), Some(old)) => {
+                let table = nftables::keep::with_kept(new, old, keep, &desired.node_sets);
+                let mut families = desired.iptables.clone();
+                if table != *new {
+                    let keys = table.keys();
+                    follow(&mut families.ipv4, &observed.iptables.ipv4, &keys);
+                    follow(&mut families.ipv6, &observed.iptables.ipv6, &keys);
+                }
+                plan_between(Some(&table), &families, observed)
             }
-            (new, old) => plan::plan(new.as_ref(), old),
-        };
-        Plan { nftables }
+            (Some(new), None) => plan_between(Some(new), &desired.iptables, observed),
+            (None, _) => {
+                let families =
+                    iptables::keep::with_kept(&desired.iptables, &observed.iptables, keep);
+                plan_between(None, &families, observed)
+            }
+        }
     }
 
     /// Returns what removes everything of ours.
@@ -140,7 +198,14 @@ impl Ruleset {
     /// The whole ruleset as the kernel would get it.
     #[must_use]
     pub fn text(&self) -> String {
-        self.nftables.as_ref().map(ToString::to_string).unwrap_or_default()
+        let mut text = self.nftables.as_ref().map(ToString::to_string).unwrap_or_default();
+        for (v6, family) in self.iptables.each() {
+            if !family.tables.is_empty() {
+                // Writing to a String cannot fail.
+                let _ = write!(text, "# {}\n{family}", RESTORE[usize::from(v6)].name());
+            }
+        }
+        text
     }
 
     /// The state of a host on which this ruleset is in force.
@@ -152,7 +217,7 @@ impl Ruleset {
     /// How many host ports are forwarded, each exposure for itself.
     #[must_use]
     pub fn forwards(&self) -> usize {
-        self.nftables.as_ref().map_or(0, Table::count)
+        count(self.nftables.as_ref(), &self.iptables)
     }
 }
 
@@ -163,11 +228,16 @@ impl fmt::Display for Ruleset {
 }
 
 impl Observed {
-    /// The state as the commands that would restore it: the whole of it, in one transaction for
-    /// each family.
+    /// How many host ports the host forwards, each exposure for itself.
     #[must_use]
     pub fn forwards(&self) -> usize {
-        self.nftables.as_ref().map_or(0, Table::count)
+        count(self.nftables.as_ref(), &self.iptables)
+    }
+
+    /// Whether the host has nothing of ours.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.nftables.is_none() && self.iptables.is_empty()
     }
 }
 
@@ -175,45 +245,66 @@ impl Plan {
     /// Whether nothing has to change.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.nftables.change == Change::Nothing
+        self.nftables.change == Change::Nothing && self.iptables.is_empty()
     }
 
-    /// How many steps people are told.
-    #[must_use]
-    pub fn steps(&self) -> &[String] {
-        &self.nftables.steps
+    /// The steps as people are told them, one line each.
+    pub fn steps(&self) -> impl Iterator<Item = &str> {
+        self.nftables.steps.iter().chain(&self.iptables.steps).map(String::as_str)
     }
 
     /// Returns the commands that carry the plan out: one transaction for nftables, and for
     /// iptables one for each family. None when the plan is empty.
     #[must_use]
     pub fn commands(&self) -> Vec<Command> {
-        self.nftables.change.document().map(load).into_iter().collect()
+        let nft = self.nftables.change.document().map(load);
+        nft.into_iter().chain(self.iptables.commands()).collect()
     }
 
     /// Does to `observed` what the host does when the commands succeed.
     pub fn apply_to(&self, observed: &mut Observed) {
         self.nftables.change.apply_to(&mut observed.nftables);
+        if !self.iptables.is_empty() {
+            observed.iptables.clone_from(&self.iptables.after);
+        }
     }
 
-    /// Returns the commands that restore `before`, whatever came of this plan's commands.
+    /// Returns the commands that restore `before` after this plan's commands have succeeded.
+    ///
+    /// The nftables transaction restores it whatever came of them. Those of iptables are refused
+    /// by the kernel, and change nothing, on a host that this plan has not changed.
     #[must_use]
     pub fn rollback(&self, before: &Observed) -> Vec<Command> {
-        if self.is_empty() {
-            return Vec::new();
-        }
-        let change = match &before.nftables {
+        let nft = (self.nftables.change != Change::Nothing).then(|| match &before.nftables {
             Some(table) => Change::Replace(Box::new(table.clone())),
             None => Change::Remove,
+        });
+        let nft = nft.and_then(|it| it.document()).map(load);
+        let back = match self.iptables.is_empty() {
+            true => Vec::new(),
+            false => iptables::plan::plan(&before.iptables, &self.iptables.after).commands(),
         };
-        change.document().map(load).into_iter().collect()
+        nft.into_iter().chain(back).collect()
     }
 }
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.nftables.steps.iter().try_for_each(|it| writeln!(f, "{it}"))
+        self.steps().try_for_each(|it| writeln!(f, "{it}"))
     }
+}
+
+fn plan_between(table: Option<&Table>, families: &Families, observed: &Observed) -> Plan {
+    Plan {
+        nftables: plan::plan(table, observed.nftables.as_ref()),
+        iptables: iptables::plan::plan(families, &observed.iptables),
+    }
+}
+
+fn count(table: Option<&Table>, families: &Families) -> usize {
+    let chains = families.each().map(|(_, family)| iptables::plan::keys(family));
+    let [v4, v6] = chains;
+    table.map_or(0, Table::count) + v4.union(&v6).count()
 }
 
 fn load(document: String) -> Command {
@@ -232,6 +323,14 @@ fn observe_nftables(output: &Output) -> Result<Option<Table>, ListingError> {
         return Ok(None);
     }
     Err(ListingError::Failed { program, message: failure(output) })
+}
+
+fn observe_iptables(program: Program, output: &Output) -> Result<Family, ListingError> {
+    let program = program.name();
+    if !output.succeeded() {
+        return Err(ListingError::Failed { program, message: failure(output) });
+    }
+    iptables::listing::parse(&output.stdout).map_err(|line| ListingError::Line { program, line })
 }
 
 fn failure(output: &Output) -> String {

@@ -1,0 +1,125 @@
+//! Laws that hold for any two states.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use api::object::{ObjectKind, ObjectRef};
+use api::port::{Port, Protocol};
+use firewall::Backend;
+use planner::desired::{
+    Destinations, Entry, Exposure, Forward, ForwardKey, Forwarding, NodeSetName, Options, Targets,
+};
+use proptest::prelude::*;
+
+pub const BACKENDS: [Backend; 2] = [Backend::Nftables, Backend::Iptables];
+
+proptest! {
+    #[test]
+    fn applying_a_plan_reaches_the_desired_state(old in forwarding(), new in forwarding()) {
+        for backend in BACKENDS {
+            let (old, new) = (backend.render(&old), backend.render(&new));
+            let mut observed = old.as_observed();
+            let plan = backend.plan(&new, &observed, &BTreeSet::new());
+            prop_assert_eq!(plan.is_empty(), old.as_observed() == new.as_observed());
+            prop_assert_eq!(plan.is_empty(), plan.to_string().is_empty());
+            prop_assert_eq!(plan.is_empty(), plan.commands().is_empty());
+            plan.apply_to(&mut observed);
+            prop_assert_eq!(&observed, &new.as_observed());
+            let second = backend.plan(&new, &observed, &BTreeSet::new());
+            prop_assert!(second.is_empty(), "a second run must find nothing to do: {}", second);
+        }
+    }
+
+    #[test]
+    fn a_plan_with_kept_owners_is_stable_too(old in forwarding(), new in forwarding()) {
+        let keep: BTreeSet<_> = old.forwards.values().map(|it| it.owner.clone()).take(2).collect();
+        for backend in BACKENDS {
+            let (old, new) = (backend.render(&old), backend.render(&new));
+            let mut observed = old.as_observed();
+            backend.plan(&new, &observed, &keep).apply_to(&mut observed);
+            let second = backend.plan(&new, &observed, &keep);
+            prop_assert!(second.is_empty(), "a second run must find nothing to do: {}", second);
+        }
+    }
+}
+
+/// Any forwarding that a planner could ask for; few different keys, so that two of them overlap.
+pub fn forwarding() -> impl Strategy<Value = Forwarding> {
+    let nodes = || prop::collection::btree_set(node(), 1..5);
+    let forwards = prop::collection::btree_map((protocol(), 1_u16..6), (any::<u8>(), forward()), 0..6);
+    let entry = (any::<bool>(), any::<bool>(), prop::collection::btree_set(node(), 0..3));
+    (entry, options(), nodes(), nodes(), forwards).prop_map(
+        |((external, internal, addresses), options, all, some, forwards)| {
+            let entry = Entry {
+                external: external.then(|| "eth0".parse().expect("a name")),
+                internal: internal
+                    .then(|| ["br0", "wg0"].map(|it| it.parse().expect("a name")).into())
+                    .unwrap_or_default(),
+                destinations: match external {
+                    true => Destinations::Addresses(addresses),
+                    false => Destinations::Local,
+                },
+            };
+            let forwards = forwards.into_iter().flat_map(|((protocol, port), (how, forward))| {
+                let exposures: &[Exposure] = match (external, how % 4) {
+                    (false, _) | (true, 0) => &[Exposure::Everywhere],
+                    (true, 1) => &[Exposure::Internal],
+                    (true, 2) => &[Exposure::External],
+                    (true, _) => &[Exposure::Internal, Exposure::External],
+                };
+                let port = Port::new(port).expect("not zero");
+                exposures.iter().map(move |exposure| {
+                    let key = ForwardKey { protocol, port, exposure: *exposure };
+                    (key, forward.clone())
+                })
+            });
+            let node_sets = BTreeMap::from([(NodeSetName::All, all), (with_endpoints(), some)]);
+            Forwarding { entry, options, node_sets, forwards: forwards.collect() }
+        },
+    )
+}
+
+fn with_endpoints() -> NodeSetName {
+    NodeSetName::WithEndpoints { namespace: "shop".to_owned(), service: "cart".to_owned() }
+}
+
+fn node() -> impl Strategy<Value = IpAddr> {
+    (any::<bool>(), 1_u8..6).prop_map(|(v6, last)| match v6 {
+        false => IpAddr::from([10, 0, 0, last]),
+        true => IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, u16::from(last)]),
+    })
+}
+
+fn protocol() -> impl Strategy<Value = Protocol> {
+    prop::sample::select(Protocol::ALL.to_vec())
+}
+
+fn options() -> impl Strategy<Value = Options> {
+    any::<(bool, bool, bool)>().prop_map(|(accept_forwarded, masquerade, hairpin)| Options {
+        accept_forwarded,
+        masquerade,
+        hairpin,
+    })
+}
+
+fn forward() -> impl Strategy<Value = Forward> {
+    let pod = (node(), 1_u16..4).prop_map(|(ip, port)| SocketAddr::new(ip, 8000 + port));
+    let port = || (1_u16..4).prop_map(|it| Port::new(30_000 + it).expect("not zero"));
+    let targets = prop_oneof![
+        port().prop_map(|port| Targets::Nodes { set: NodeSetName::All, port }),
+        port().prop_map(|port| Targets::Nodes { set: with_endpoints(), port }),
+        prop::collection::btree_set(pod, 1..5).prop_map(Targets::Pods),
+    ];
+    let owner = prop::sample::select(vec!["blog", "cart", "dns"])
+        .prop_map(|name| ObjectRef::namespaced(ObjectKind::Service, "web", name));
+    let sources = prop::sample::select(vec![
+        "10.0.0.0/8",
+        "10.0.0.0/24,10.0.1.0/24,10.0.2.0/24,192.0.2.7",
+        "fd00::/8",
+        "0.0.0.0/0,fd00::1,fd00::2",
+        "192.0.2.1,192.0.2.2,192.0.2.4,::/0",
+    ]);
+    let sources = prop::option::weighted(0.4, sources.prop_map(|it| it.parse().expect("ranges")));
+    (owner, targets, sources, any::<bool>())
+        .prop_map(|(owner, targets, sources, affinity)| Forward { owner, targets, sources, affinity })
+}
