@@ -32,6 +32,7 @@ use anyhow::Context as _;
 
 use crate::requirement::{self, Missing};
 pub(crate) use agent::Agent;
+pub use agent::agent_program;
 pub use daemon::Daemon;
 pub use machine::{Machine, Output, ReversePath};
 pub use network::Network;

@@ -4,10 +4,12 @@
 //! Start with [`lab::Lab`]. Nothing here knows what Portcullis decides: a lab gives machines and
 //! wires, the probes say what really happened to a packet.
 
+pub mod corpus;
 pub mod kubernetes;
 pub mod lab;
 pub mod probe;
 pub mod requirement;
+pub mod sshd;
 pub mod wait;
 
 #[path = "../agent/message.rs"]

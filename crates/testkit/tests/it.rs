@@ -8,3 +8,5 @@ mod labs;
 mod probes;
 #[path = "it/skips.rs"]
 mod skips;
+#[path = "it/ssh.rs"]
+mod ssh;

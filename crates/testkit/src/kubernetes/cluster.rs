@@ -1,6 +1,7 @@
 //! A control plane and nodes, on a wire of their own.
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -61,6 +62,21 @@ impl Cluster {
         }
         Programs::find()?;
         ControlGroups::find("", 0).map(|_| ())
+    }
+
+    /// The cluster of two nodes that all tests of this process share, started by the first that asks.
+    ///
+    /// Tests keep apart by working in a [fresh namespace](ControlPlane::namespace) each and by letting Kubernetes choose
+    /// node ports. A test that stops something, or attaches a machine, starts its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`]; every later call fails in the same way.
+    pub fn shared() -> anyhow::Result<&'static Self> {
+        static SHARED: OnceLock<Result<Cluster, String>> = OnceLock::new();
+        let started = SHARED
+            .get_or_init(|| Self::start(ClusterOptions::default()).map_err(|it| format!("{it:#}")));
+        started.as_ref().map_err(|it| anyhow::anyhow!("{it}"))
     }
 
     /// Starts a cluster, and returns when every node is Ready.

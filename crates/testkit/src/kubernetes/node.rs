@@ -130,7 +130,7 @@ impl Node {
         run(command.arg(archive)).map(|_| ())
     }
 
-    /// Kills the kubelet, as when a node's machine hangs: its pods go on, its heartbeat does not.
+    /// Stops the kubelet: pods and kube-proxy go on, but after some ten seconds the node is NotReady.
     ///
     /// # Errors
     ///

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -13,8 +14,12 @@ use anyhow::{Context as _, anyhow, bail};
 
 use crate::message::{Ask, Reply, Request, Told};
 
-/// Where the build script put the agent.
-pub(crate) const PROGRAM: &str = env!("TESTKIT_AGENT");
+/// Where the agent is: where the build script put it, or where the environment says
+/// (`TESTKIT_AGENT`), for test programs that are moved to another place or machine.
+pub fn agent_program() -> PathBuf {
+    let elsewhere = std::env::var_os("TESTKIT_AGENT");
+    elsewhere.map_or_else(|| PathBuf::from(env!("TESTKIT_AGENT")), PathBuf::from)
+}
 
 type Waiting = Arc<Mutex<BTreeMap<u64, SyncSender<Result<Told, String>>>>>;
 
@@ -32,14 +37,15 @@ pub(crate) struct Agent {
 impl Agent {
     /// Starts an agent and waits until its namespaces stand.
     pub(crate) fn start(host_name: &str, owner: &str) -> anyhow::Result<Self> {
-        let mut process = Command::new(PROGRAM)
+        let program = agent_program();
+        let mut process = Command::new(&program)
             .args(["hold", host_name, owner])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             // An interrupt at the terminal is for the test; the agent has to clean up after it.
             .process_group(0)
             .spawn()
-            .with_context(|| format!("start {PROGRAM}"))?;
+            .with_context(|| format!("start {}", program.display()))?;
         let input = process.stdin.take().context("the agent has no standard input")?;
         let output = process.stdout.take().context("the agent has no standard output")?;
         let mut output = BufReader::new(output);

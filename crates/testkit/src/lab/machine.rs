@@ -3,12 +3,13 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{Read, Write as _};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
@@ -110,7 +111,7 @@ impl Machine {
     /// directories of system programs as well. Whatever still runs when the lab is dropped is
     /// killed.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        let mut command = Command::new(agent::PROGRAM);
+        let mut command = Command::new(agent::agent_program());
         command
             .arg("enter")
             .arg(self.pid().to_string())
@@ -173,30 +174,22 @@ impl Machine {
         let mut stdin = child.stdin.take().with_context(context)?;
         let stdout = child.stdout.take().with_context(context)?;
         let stderr = child.stderr.take().with_context(context)?;
+        let (stdout, stderr) = (Collected::start(stdout), Collected::start(stderr));
         let pid = i32::try_from(child.id()).map(Pid::from_raw).with_context(context)?;
-        // Three streams and the end, each of which can block while the program waits for another.
-        std::thread::scope(|scope| {
+        let status = std::thread::scope(|scope| {
             scope.spawn(move || {
                 // A program need not read what it is given.
                 let _closed = stdin.write_all(input.as_bytes());
             });
-            let stdout = scope.spawn(move || std::io::read_to_string(stdout));
-            let stderr = scope.spawn(move || std::io::read_to_string(stderr));
             let (ended, end) = sync_channel(1);
             scope.spawn(move || ended.send(child.wait()));
-            let status = end.recv_timeout(RUN_DEADLINE).map_err(|_| {
+            end.recv_timeout(RUN_DEADLINE).map_err(|_| {
                 let _just_ended = kill(pid, Signal::SIGKILL);
                 anyhow!("not ended within {RUN_DEADLINE:?}")
-            });
-            let text =
-                |it: std::thread::ScopedJoinHandle<'_, std::io::Result<String>>| match it.join() {
-                    Ok(text) => text.with_context(context),
-                    Err(panic) => std::panic::resume_unwind(panic),
-                };
-            let (stdout, stderr) = (text(stdout)?, text(stderr)?);
-            let status = status.with_context(context)?.with_context(context)?;
-            Ok(Output { status, stdout, stderr })
-        })
+            })
+        });
+        let status = status.with_context(context)?.with_context(context)?;
+        Ok(Output { status, stdout: stdout.text(), stderr: stderr.text() })
     }
 
     /// Starts a program that goes on running. It is killed when the returned value is dropped.
@@ -410,6 +403,40 @@ impl Machine {
 
     pub(super) fn ip_batch(&self, lines: &str) -> anyhow::Result<()> {
         self.run_with_input("ip", &["-batch", "-"], lines).map(|_| ())
+    }
+}
+
+/// What a program wrote to one of its streams. Read on a thread of its own: a program that left a
+/// child in the background has ended, although that child still has the stream.
+struct Collected {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    end: Receiver<()>,
+}
+
+impl Collected {
+    fn start(mut stream: impl Read + Send + 'static) -> Self {
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let (ended, end) = sync_channel(1);
+        std::thread::spawn({
+            let bytes = Arc::clone(&bytes);
+            move || {
+                let mut part = [0; 65536];
+                while let Ok(length @ 1..) = stream.read(&mut part) {
+                    let mut bytes = bytes.lock().unwrap_or_else(PoisonError::into_inner);
+                    bytes.extend_from_slice(&part[..length]);
+                }
+                let _nobody_waits = ended.send(());
+            }
+        });
+        Self { bytes, end }
+    }
+
+    /// What there is after the program has ended.
+    fn text(self) -> String {
+        // Everything is in the pipe already; only a child in the background keeps it open.
+        let _still_open = self.end.recv_timeout(Duration::from_millis(500));
+        let bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
 use kube::Api;
 use kube::api::{ListParams, PostParams};
 use testkit::kubernetes::{
@@ -169,6 +169,13 @@ async fn an_outside_client_reaches_pods_on_two_real_nodes_through_an_attached_ho
     let said = String::from_utf8_lossy(&executed.stderr);
     assert!(said.contains("Usage of /echo"), "kubectl exec: {said}");
 
+    // A silent node is noticed, and taken back.
+    let silent = &cluster.nodes()[0];
+    silent.stop_kubelet()?;
+    until_ready_is(&control_plane.client().await?, silent.name(), "Unknown").await?;
+    silent.start_kubelet(control_plane)?;
+    until_ready_is(&control_plane.client().await?, silent.name(), "True").await?;
+
     let left = cluster.traces();
     assert!(left.iter().all(|it| is_there(it)), "not there to begin with: {left:?}");
     drop(cluster);
@@ -243,6 +250,23 @@ async fn until_pods_run(
             return Ok(());
         }
         anyhow::ensure!(begin.elapsed() < LIMIT, "pods that do not run: {states:#?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn until_ready_is(client: &kube::Client, node: &str, wanted: &str) -> anyhow::Result<()> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let begin = Instant::now();
+    loop {
+        let conditions =
+            nodes.get_status(node).await?.status.and_then(|it| it.conditions).unwrap_or_default();
+        if conditions.iter().any(|it| it.type_ == "Ready" && it.status == wanted) {
+            return Ok(());
+        }
+        anyhow::ensure!(
+            begin.elapsed() < LIMIT,
+            "{node} does not become Ready={wanted}: {conditions:#?}"
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -154,6 +154,8 @@ impl ControlPlane {
             .arg(option("cluster-signing-cert-file", self.files.authority.display()))
             .arg(option("cluster-signing-key-file", self.files.authority_key.display()))
             .args(["--use-service-account-credentials", "--leader-elect=false", "--secure-port=0"])
+            // A dead node is noticed within eleven seconds instead of a minute.
+            .args(["--node-monitor-period=1s", "--node-monitor-grace-period=10s"])
             // Its own limits alone would make the start four seconds longer.
             .args(["--kube-api-qps=1000", "--kube-api-burst=2000"])
             .args(["--allocate-node-cidrs", "--node-cidr-mask-size-ipv6=64"])

@@ -44,7 +44,9 @@ impl Node {
             "imageGCHighThresholdPercent": 100,
             "localStorageCapacityIsolation": false,
             "evictionHard": { "memory.available": "1Mi", "nodefs.available": "1Mi", "imagefs.available": "1Mi", "nodefs.inodesFree": "1" },
-            // Tests wait for these.
+            // Tests wait for these. The lease is renewed every quarter of its time: five times within the grace period
+            // that the controller-manager gives.
+            "nodeLeaseDurationSeconds": 8,
             "nodeStatusUpdateFrequency": "2s",
             "syncFrequency": "5s",
             "registerNode": true,
