@@ -65,3 +65,6 @@ pub fn read_text(name: &Path, text: &str) -> (Vec<Change>, BTreeSet<Problem>) {
     files.update([(name.to_owned(), scan::Content::Text(text.to_owned()))].into());
     (files.reset(), files.problems())
 }
+
+#[cfg(test)]
+mod tests;

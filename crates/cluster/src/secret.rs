@@ -1,77 +1,63 @@
-//! Reads what a Host keeps in a Secret: the key for its SSH account.
+//! Reads one value of one Secret, when it is needed. Secrets are not watched and not kept.
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 
-use crate::trouble::status_code;
-
-/// Why a Secret could not be read.
+/// Why a value of a Secret cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
-    /// There is no such Secret.
-    #[error("there is no Secret {namespace}/{name}")]
-    NoSecret {
-        /// The namespace.
+    /// The API server did not give the Secret.
+    #[error("cannot read Secret {namespace}/{name}: {source}; allow `get` on it in the Role of the controller")]
+    Read {
+        /// The Secret's namespace.
         namespace: String,
-        /// The name.
+        /// The Secret's name.
         name: String,
+        /// What the API server said.
+        source: Box<kube::Error>,
     },
     /// The Secret has no such key.
     #[error("Secret {namespace}/{name} has no key `{key}`")]
     NoKey {
-        /// The namespace.
+        /// The Secret's namespace.
         namespace: String,
-        /// The name.
+        /// The Secret's name.
+        name: String,
+        /// The key that is missing.
+        key: String,
+    },
+    /// The value is no text.
+    #[error("the key `{key}` of Secret {namespace}/{name} is not UTF-8 text")]
+    NotText {
+        /// The Secret's namespace.
+        namespace: String,
+        /// The Secret's name.
         name: String,
         /// The key.
         key: String,
     },
-    /// The API server refuses to show it.
-    #[error("the API server forbids to read Secret {namespace}/{name}; grant `get` on it by name")]
-    Forbidden {
-        /// The namespace.
-        namespace: String,
-        /// The name.
-        name: String,
-    },
-    /// The API server could not be asked; trying again may help.
-    #[error("cannot read Secret {namespace}/{name}")]
-    Request {
-        /// The namespace.
-        namespace: String,
-        /// The name.
-        name: String,
-        /// Why.
-        #[source]
-        source: Box<kube::Error>,
-    },
 }
 
-/// Reads one key of one Secret.
+/// Returns the text below `key`.
 ///
 /// # Errors
 ///
-/// See [`SecretError`]; no variant holds anything secret.
+/// When the Secret or the key is missing, or may not be read.
 pub async fn read(
     client: &Client,
     namespace: &str,
     name: &str,
     key: &str,
-) -> Result<Vec<u8>, SecretError> {
-    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    let (namespace, name) = (namespace.to_owned(), name.to_owned());
-    let secret = match api.get(&name).await {
+) -> Result<String, SecretError> {
+    let [namespace, name, key] = [namespace, name, key].map(str::to_owned);
+    let secrets = Api::<Secret>::namespaced(client.clone(), &namespace);
+    let secret = match secrets.get(&name).await {
         Ok(secret) => secret,
-        Err(error) => {
-            return Err(match status_code(&error) {
-                Some(404) => SecretError::NoSecret { namespace, name },
-                Some(403) => SecretError::Forbidden { namespace, name },
-                Some(_) | None => SecretError::Request { namespace, name, source: error.into() },
-            });
+        Err(source) => {
+            return Err(SecretError::Read { namespace, name, source: Box::new(source) });
         }
     };
-    match secret.data.unwrap_or_default().remove(key) {
-        Some(value) => Ok(value.0),
-        None => Err(SecretError::NoKey { namespace, name, key: key.to_owned() }),
-    }
+    let value = secret.data.and_then(|mut it| it.remove(&key));
+    let Some(value) = value else { return Err(SecretError::NoKey { namespace, name, key }) };
+    String::from_utf8(value.0).map_err(|_| SecretError::NotText { namespace, name, key })
 }

@@ -6,12 +6,15 @@ use api::object::ObjectKind;
 use planner::cluster_view::Object;
 use planner::finding::Severity;
 use serde::Deserialize;
-use serde_saphyr::Spanned;
+use serde_saphyr::{Spanned, UserMessageFormatter};
 
 use super::document::{Document, documents};
 use super::header::{Header, Named};
 use super::object::{check_names, read_object};
 use crate::source::{Place, Problem, Unreadable};
+
+/// How many characters of a line a message quotes.
+const EXCERPT: usize = 80;
 
 /// What a file says.
 #[derive(Debug, Default)]
@@ -163,12 +166,18 @@ impl Parser<'_> {
 
     fn yaml_error(&mut self, document: Document<'_>, header: &Header, error: &serde_saphyr::Error) {
         let location = error.location();
-        let spot = Spot {
-            line: document.line + location.map_or(1, |it| it.line()),
-            column: location.map_or(1, |it| it.column()),
-        };
-        let message = error.without_snippet().to_string();
-        self.broken(spot, header.unreadable(), &one_line(&message));
+        let line = location.map_or(1, |it| it.line()).max(1);
+        let column = location.map_or(1, |it| it.column());
+        let spot = Spot { line: document.line + line, column };
+
+        let message = error.without_snippet().render_with_formatter(&UserMessageFormatter);
+        // It counts from the document, and we from the file.
+        let message = message.replace(&format!(" at line {line}, column {column}"), "");
+        let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+        let text = document.text.lines().nth(usize::try_from(line - 1).unwrap_or(0));
+        let text = text.map(|it| it.trim().chars().take(EXCERPT).collect::<String>());
+        let text = text.filter(|it| !it.is_empty()).map(|it| format!(": {it:?}"));
+        self.broken(spot, header.unreadable(), &format!("{message}{}", text.unwrap_or_default()));
     }
 
     fn broken(&mut self, spot: Spot, unreadable: Unreadable, problem: &str) {
@@ -203,11 +212,6 @@ fn options() -> serde_saphyr::Options {
         },
         with_snippet: false,
     }
-}
-
-/// The message of the deserializer without its own notion of where, and on one line.
-fn one_line(message: &str) -> String {
-    message.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Where the last part of the path of a field stands, or else the document.
