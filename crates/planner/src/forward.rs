@@ -16,7 +16,6 @@ use crate::desired::Forwarding;
 use crate::finding::Finding;
 use crate::host_view::HostView;
 
-pub(crate) use report::NO_READY_NODES;
 pub(crate) use settle::{Ground, settle};
 pub use standing::{Changed, StandingPlan};
 pub(crate) use standing::{enter, is_open};

@@ -1,16 +1,18 @@
 //! What to write into the status of Services.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
+use api::host::HostSettings;
 use api::object::{ObjectKind, ObjectRef};
 
 use crate::cluster_view::ClusterView;
 use crate::cluster_view::wish::{Backends, Wish};
-use crate::desired::{Entry, NodeSetName};
+use crate::desired::{Entry, Forward, NodeSetName};
 use crate::finding::Severity;
-use crate::forward::{Ground, HostDesired, NO_READY_NODES, enter, is_open, settle};
+use crate::forward::{Ground, HostDesired, enter, is_open, settle};
 use crate::host_view::HostView;
 use crate::port_list::PortList;
 
@@ -21,63 +23,83 @@ use crate::port_list::PortList;
 /// cannot be understood and that has no last good state is left out: what its status says stays.
 /// A deprecated or temporary address of a host is not announced unless the Host lists it.
 ///
-/// `hosts` are the hosts whose facts are known; others are taken to forward nothing.
+/// `hosts` are the hosts whose facts are known, by name; others are taken to forward nothing.
 #[must_use]
-pub fn service_addresses(
+pub fn service_addresses<'a>(
     view: &ClusterView,
-    hosts: &BTreeMap<String, HostView>,
+    hosts: impl IntoIterator<Item = (&'a String, &'a HostView)>,
 ) -> BTreeMap<ObjectRef, Vec<IpAddr>> {
     let understood = view.load_balancers().filter_map(|(owner, wish)| Some((owner, wish?)));
-    understood
-        .map(|(owner, wish)| {
-            let mut addresses = BTreeSet::new();
-            for (name, facts) in hosts {
-                addresses.extend(addresses_on(view, name, facts, wish));
+    let wishes: Vec<_> = understood.collect();
+    let mut addresses: BTreeMap<_, _> =
+        wishes.iter().map(|(owner, _)| ((*owner).clone(), BTreeSet::new())).collect();
+    let nodes = Nodes { view, all: view.all_nodes() };
+    for (host, facts) in hosts {
+        let Some(settings) = view.host(host) else { continue };
+        let entry = enter(settings, facts);
+        if !is_open(&entry) {
+            continue;
+        }
+        let own = announced(settings, facts);
+        for (owner, wish) in wishes.iter().filter(|(_, it)| it.is_for(host)) {
+            if let Some(addresses) = addresses.get_mut(owner)
+                && wins_a_port(&nodes, host, &entry, wish)
+            {
+                let targets = nodes.behind(wish);
+                let reached = |it: &&IpAddr| targets.iter().any(|to| to.is_ipv4() == it.is_ipv4());
+                addresses.extend(own.iter().filter(reached));
             }
-            (owner.clone(), addresses.into_iter().collect())
-        })
-        .collect()
+        }
+    }
+    let sorted = addresses.into_iter().map(|(owner, it)| (owner, it.into_iter().collect()));
+    sorted.collect()
 }
 
-/// The addresses under which one host forwards at least one port of one wish.
-fn addresses_on(view: &ClusterView, host: &str, facts: &HostView, wish: &Wish) -> Vec<IpAddr> {
-    let Some(settings) = view.host(host).filter(|_| wish.is_for(host)) else { return Vec::new() };
-    let entry = enter(settings, facts);
-    if !is_open(&entry) || !wins_a_port(view, host, &entry, wish) {
-        return Vec::new();
-    }
-    let targets = match &wish.backends {
-        Backends::Nodes(set) => nodes(view, set),
-        Backends::Pod(addresses) => addresses.iter().copied().collect(),
-    };
-    let reached = |it: &IpAddr| targets.iter().any(|target| target.is_ipv4() == it.is_ipv4());
-    let own = settings
+/// The addresses under which clients should dial a host.
+fn announced(settings: &HostSettings, facts: &HostView) -> Vec<IpAddr> {
+    let entries = settings
         .interfaces
         .iter()
         .filter(|it| settings.external_interface.as_ref().is_none_or(|external| external == *it));
-    let own = own.flat_map(|it| facts.addresses_of(it)).filter(|it| !facts.passing.contains(it));
-    own.chain(settings.extra_internal_addresses.iter().copied()).filter(reached).collect()
+    let own = entries.flat_map(|it| facts.addresses_of(it));
+    let lasting = own.filter(|it| !facts.passing.contains(it));
+    lasting.chain(settings.extra_internal_addresses.iter().copied()).collect()
 }
 
-fn nodes(view: &ClusterView, set: &NodeSetName) -> BTreeSet<IpAddr> {
-    match set {
-        NodeSetName::All => view.all_nodes(),
-        NodeSetName::WithEndpoints { namespace, service } => {
-            view.nodes_with_endpoints(namespace, service)
+/// The addresses of nodes that take traffic.
+struct Nodes<'a> {
+    view: &'a ClusterView,
+    all: BTreeSet<IpAddr>,
+}
+
+impl Nodes<'_> {
+    fn of(&self, set: &NodeSetName) -> Cow<'_, BTreeSet<IpAddr>> {
+        match set {
+            NodeSetName::All => Cow::Borrowed(&self.all),
+            NodeSetName::WithEndpoints { namespace, service } => {
+                Cow::Owned(self.view.nodes_with_endpoints(namespace, service))
+            }
+        }
+    }
+
+    fn behind(&self, wish: &Wish) -> Cow<'_, BTreeSet<IpAddr>> {
+        match &wish.backends {
+            Backends::Nodes(set) => self.of(set),
+            Backends::Pod(addresses) => Cow::Owned(addresses.iter().copied().collect()),
         }
     }
 }
 
-fn wins_a_port(view: &ClusterView, host: &str, entry: &Entry, wish: &Wish) -> bool {
+fn wins_a_port(nodes: &Nodes<'_>, host: &str, entry: &Entry, wish: &Wish) -> bool {
     let ground = Ground {
         host,
         external: entry.external.is_some(),
-        has_targets: &|set| !nodes(view, set).is_empty(),
+        has_targets: &|set| !nodes.of(set).is_empty(),
     };
     wish.ports.iter().any(|it| {
         let mut won = false;
-        let claims = view.ports().claims(it.protocol, it.host);
-        let forward = |_, forward: crate::desired::Forward| won |= forward.owner == wish.owner;
+        let claims = nodes.view.ports().claims(it.protocol, it.host);
+        let forward = |_, forward: Forward| won |= forward.owner == wish.owner;
         settle(&ground, it.protocol, it.host, claims, forward, |_, _| {});
         won
     })
@@ -124,44 +146,41 @@ impl fmt::Display for Outcome {
 /// What became of every Service that asks something of hosts, host by host, for its conditions.
 ///
 /// `plans` are the plans of the hosts, by name. A Service that no planned host is meant for has
-/// an empty list.
+/// an empty list; one that cannot be understood and that has no last good state is told so for
+/// every host.
 #[must_use]
-pub fn outcomes(
+pub fn outcomes<'a>(
     view: &ClusterView,
-    plans: &BTreeMap<String, HostDesired>,
+    plans: impl IntoIterator<Item = (&'a String, &'a HostDesired)>,
 ) -> BTreeMap<ObjectRef, Vec<Outcome>> {
-    let services: Vec<_> =
-        view.wishes().filter(|it| it.owner.kind == ObjectKind::Service).collect();
+    let wishes = view.wishes().map(|it| (&it.owner, Some(it)));
+    let unreadable = view.unreadable().map(|it| (it, None));
+    let services = wishes.chain(unreadable).filter(|(it, _)| it.kind == ObjectKind::Service);
+    let services: Vec<_> = services.collect();
     let mut outcomes: BTreeMap<ObjectRef, Vec<Outcome>> =
-        services.iter().map(|it| (it.owner.clone(), Vec::new())).collect();
+        services.iter().map(|(it, _)| ((*it).clone(), Vec::new())).collect();
     for (host, plan) in plans {
         let mut forwarded: BTreeMap<&ObjectRef, PortList> = BTreeMap::new();
         for (key, forward) in &plan.forwarding.forwards {
             forwarded.entry(&forward.owner).or_default().push(key.protocol, key.port);
         }
-        let mut why_not: BTreeMap<&ObjectRef, Vec<(&'static str, String)>> = BTreeMap::new();
-        let mut no_nodes = None;
+        let mut wrong: BTreeMap<&ObjectRef, Vec<(&'static str, String)>> = BTreeMap::new();
         for it in plan.findings.iter().filter(|it| it.severity == Severity::Error) {
-            if it.reason == NO_READY_NODES {
-                no_nodes = Some((it.reason, it.problem.clone()));
-            }
             let sentence = format!("{}: {}: {}", it.field, it.value, it.problem);
-            why_not.entry(&it.object).or_default().push((it.reason, sentence));
+            wrong.entry(&it.object).or_default().push((it.reason, sentence));
         }
-        for wish in services.iter().filter(|it| it.is_for(host)) {
-            let ports = forwarded.remove(&wish.owner).unwrap_or_default();
-            let mut why_not = why_not.remove(&wish.owner).unwrap_or_default();
-            if ports.is_empty() && !wish.ports.is_empty() {
-                why_not.extend(no_nodes.clone());
+        let of_host = wrong.remove(&ObjectRef::cluster(ObjectKind::Host, host));
+        for (owner, wish) in services.iter().filter(|(_, it)| it.is_none_or(|it| it.is_for(host))) {
+            let ports = forwarded.remove(owner).unwrap_or_default();
+            let asked = wish.map_or(0, |it| it.ports.len());
+            let mut why_not = wrong.remove(owner).unwrap_or_default();
+            if ports.len() < asked && why_not.is_empty() {
+                // Nothing is wrong with the Service; then it is the host that cannot.
+                why_not.extend(of_host.clone().unwrap_or_default());
             }
-            if let Some(outcomes) = outcomes.get_mut(&wish.owner) {
-                outcomes.push(Outcome {
-                    host: host.clone(),
-                    forwarded: ports.len(),
-                    asked: wish.ports.len(),
-                    ports: ports.to_string(),
-                    why_not,
-                });
+            if let Some(outcomes) = outcomes.get_mut(owner) {
+                let (host, forwarded, ports) = (host.clone(), ports.len(), ports.to_string());
+                outcomes.push(Outcome { host, forwarded, asked, ports, why_not });
             }
         }
     }

@@ -129,9 +129,9 @@ fn of_host(
     if no_nodes && view.wishes().any(|it| wants_nodes(&it)) {
         found.push(finding(
             Severity::Error,
-            NO_READY_NODES,
-            "status",
-            String::new(),
+            "NoReadyNodes",
+            "status.nodes",
+            "0".to_owned(),
             "no node of the cluster is ready, has an InternalIP and is not excluded; no Service \
              is forwarded",
             "look at `kubectl get nodes -o wide`",
@@ -139,9 +139,6 @@ fn of_host(
     }
     found
 }
-
-/// The reason of the finding on a Host that has no node to forward to.
-pub(crate) const NO_READY_NODES: &str = "NoReadyNodes";
 
 /// Troubles with ports, those of one object and one kind together.
 fn of_ports(host: &str, troubles: &BTreeMap<(Protocol, Port), Vec<PortTrouble>>) -> Vec<Finding> {

@@ -2,6 +2,7 @@
 
 mod conflicts;
 mod hosts;
+mod manifests;
 mod nodes;
 mod objects;
 mod pods;

@@ -59,8 +59,8 @@ fn without_a_ready_node_the_host_is_told_once_and_nothing_is_forwarded() {
         world,
         services,
         &expect![[r#"
-        ! NoReadyNodes Host edge: status: "": no node of the cluster is ready, has an InternalIP and is not excluded; no Service is forwarded; look at `kubectl get nodes -o wide`
-    "#]],
+            ! NoReadyNodes Host edge: status.nodes: "0": no node of the cluster is ready, has an InternalIP and is not excluded; no Service is forwarded; look at `kubectl get nodes -o wide`
+        "#]],
     );
 }
 

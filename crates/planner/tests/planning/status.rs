@@ -81,6 +81,7 @@ fn every_service_is_told_what_became_of_it_on_every_host() {
         service("web/a").port(80, 30080).port(81, 30081).host_ports("80, 81").created(1),
         service("web/b").port(80, 30080).host_ports("80, 82").created(2),
         service("web/c").port(80, 30080).host_ports("90").annotate("portcullis.dev/host", "other"),
+        service("web/d").port(80, 30080).host_ports("x"),
     ];
     let view = view(plain().into_iter().chain(services.map(IntoObject::object)));
     let plans = BTreeMap::from([("edge".to_owned(), plan(&view))]);
@@ -88,6 +89,7 @@ fn every_service_is_told_what_became_of_it_on_every_host() {
         Service web/a: complete: edge: forwards 80-81/tcp
         Service web/b: in part: edge: forwards 82/tcp; portcullis.dev/host-ports: 80/tcp: taken on host edge by Service web/a, which comes first (the older object, then by kind, namespace and name); not forwarded for this object
         Service web/c: no host
+        Service web/d: in part: edge: forwards nothing; portcullis.dev/host-ports: x: `x` in `x` is not a port between 1 and 65535; nothing new is forwarded for it
     "#]]
     .assert_eq(&show(outcomes(&view, &plans)));
 }
@@ -98,7 +100,7 @@ fn without_nodes_every_service_is_told() {
     let view = view([host("edge", &["eth0"]).object(), web]);
     let plans = BTreeMap::from([("edge".to_owned(), plan(&view))]);
     expect![[r#"
-        Service web/a: in part: edge: forwards nothing; no node of the cluster is ready, has an InternalIP and is not excluded; no Service is forwarded
+        Service web/a: in part: edge: forwards nothing; status.nodes: 0: no node of the cluster is ready, has an InternalIP and is not excluded; no Service is forwarded
     "#]]
     .assert_eq(&show(outcomes(&view, &plans)));
 }
