@@ -6,11 +6,16 @@
 //! is compared with what we would write, rule by rule and element by element.
 
 mod backend;
+pub mod conntrack;
+pub mod epok;
+pub mod guard;
 mod iptables;
 mod label;
 mod nftables;
 pub mod observe;
+mod reach;
 mod span;
+pub mod trace;
 
 pub use backend::{Backend, ListingError, Observed, Plan, Ruleset};
 pub use nftables::listing::NotAListing;

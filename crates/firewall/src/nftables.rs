@@ -6,6 +6,7 @@ pub(crate) mod keep;
 pub(crate) mod layout;
 pub(crate) mod listing;
 pub(crate) mod plan;
+pub(crate) mod reading;
 pub(crate) mod render;
 pub(crate) mod rule;
 pub(crate) mod table;

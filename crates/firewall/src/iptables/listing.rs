@@ -82,7 +82,7 @@ pub(crate) fn added(line: &str) -> Option<(&str, &str)> {
 }
 
 /// Whether a rule's target is a chain of ours. The text of a comment is not a target.
-fn leads_to_ours(rule: &str) -> bool {
+pub(crate) fn leads_to_ours(rule: &str) -> bool {
     super::words::split(rule).is_some_and(|words| {
         let mut pairs = words.iter().zip(words.iter().skip(1));
         pairs.any(|(option, value)| {

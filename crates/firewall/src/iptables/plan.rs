@@ -12,6 +12,7 @@ use command::{Command, Program};
 
 use super::keep::lookup_rule;
 use super::layout::{FILTER, JUMPS, NAT, UNORDERED, lookup};
+use super::reading;
 use super::render::PortKey;
 use super::tables::{Chains, Families, Family, Name};
 use crate::nftables::layout::EXPOSURES;
@@ -114,7 +115,9 @@ fn few_changes(chain: &Name, new: &[String], old: &[String]) -> Option<Vec<Strin
     let (new, old) = (&new[head..], &old[head..]);
     let tail = new.iter().rev().zip(old.iter().rev()).take_while(same).count();
     let (new, old) = (&new[..new.len() - tail], &old[..old.len() - tail]);
-    if new.len() + old.len() > head + tail {
+    // What we would not write cannot be named safely; the whole chain is written anew instead.
+    let unknown = old.iter().any(|it| reading::rule(it).is_none());
+    if unknown || new.len() + old.len() > head + tail {
         return None;
     }
     let deleted = old.iter().map(|it| format!("-D {chain} {it}"));
