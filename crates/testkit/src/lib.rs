@@ -7,6 +7,7 @@
 pub mod corpus;
 pub mod kubernetes;
 pub mod lab;
+pub mod packet_table;
 pub mod probe;
 pub mod requirement;
 pub mod sshd;

@@ -20,6 +20,9 @@ pub fn read_manifest<'de, D: Deserializer<'de>>(
         let path = path.to_string();
         // Option layers show as `?`, which is not how people write paths.
         let path = path.split('.').filter(|it| *it != "?").collect::<Vec<_>>().join(".");
+        if path == "apiVersion" || path == "kind" {
+            return;
+        }
         let problem = "no such field";
         let remedy = "correct its name or remove it; `kubectl explain host.spec` lists the fields";
         problems.push(Problem::invalid(crate::problem::excerpt(&path), "", problem, remedy));
