@@ -5,10 +5,10 @@ use std::sync::Arc;
 use api::host::{Executor as Way, HostSettings, KeySource, SshMode, SshSettings};
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt};
-use host::{ClientKey, Executor, HostKey, LinkState, Local, Mode, Ssh, SshHost};
+use host::{ClientKey, Executor, HostKey, LinkState, Local, LocalChange, LocalChanges, Mode, Ssh, SshHost};
 
 /// Reads one value of a Secret.
-pub trait Secrets: Send + Sync {
+pub(crate) trait Secrets: Send + Sync {
     /// Returns the text below `key` in the Secret `namespace/name`, or why it cannot be had.
     fn read<'a>(
         &'a self,
@@ -20,7 +20,7 @@ pub trait Secrets: Send + Sync {
 
 /// The secrets of a directory of manifests: none, keys are files there.
 #[derive(Clone, Copy, Debug)]
-pub struct NoSecrets;
+pub(crate) struct NoSecrets;
 
 impl Secrets for NoSecrets {
     fn read<'a>(
@@ -43,6 +43,23 @@ pub(crate) enum Disturbance {
     Addresses,
     /// The way to the host is there again.
     Connection,
+}
+
+/// The Secrets of a cluster.
+pub(crate) struct ClusterSecrets(pub(crate) kube::Client);
+
+impl Secrets for ClusterSecrets {
+    fn read<'a>(
+        &'a self,
+        namespace: &'a str,
+        name: &'a str,
+        key: &'a str,
+    ) -> BoxFuture<'a, Result<String, String>> {
+        Box::pin(async move {
+            let value = cluster::secret::read(&self.0, namespace, name, key).await;
+            value.map_err(|error| error.to_string())
+        })
+    }
 }
 
 /// An open way to a host.
@@ -71,8 +88,28 @@ pub(crate) fn describe(settings: &HostSettings) -> String {
 
 fn open_local() -> Opened {
     let executor = Local::new();
-    let disturbances = stream::pending();
-    Opened { executor: Box::new(executor), disturbances: disturbances.boxed() }
+    let disturbances = match LocalChanges::watch(executor.own_processes()) {
+        Ok(changes) => stream::unfold(changes, next_change).boxed(),
+        Err(error) => {
+            tracing::warn!(%error, "changes by others are only noticed at the next look");
+            stream::pending().boxed()
+        }
+    };
+    Opened { executor: Box::new(executor), disturbances }
+}
+
+async fn next_change(mut changes: LocalChanges) -> Option<(Disturbance, LocalChanges)> {
+    match changes.next().await {
+        Ok(LocalChange::Firewall(by)) => {
+            tracing::debug!(?by, "somebody else changed the packet filter");
+            Some((Disturbance::Firewall, changes))
+        }
+        Ok(LocalChange::Addresses) => Some((Disturbance::Addresses, changes)),
+        Err(error) => {
+            tracing::warn!(%error, "changes by others are only noticed at the next look");
+            None
+        }
+    }
 }
 
 async fn open_ssh(ssh: &SshSettings, secrets: &dyn Secrets) -> Result<Opened, String> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::host::{Backend, HostSettings};
 use api::object::ObjectRef;
@@ -69,21 +69,24 @@ impl Driver {
     /// Brings the plan up to date and hands the wish to the task if anything changed.
     ///
     /// `unreadable` objects, or with `keep_all` every object, keep what the host has for them.
+    /// `changed` is when the oldest change came that this plan is the first to cover.
     pub(crate) fn plan(
         &mut self,
         view: &ClusterView,
         unreadable: &BTreeSet<ObjectRef>,
         keep_all: bool,
+        changed: Option<Instant>,
     ) -> Result<(), NoPlan> {
         let Some(facts) = &self.facts else { return Ok(()) };
-        let changed = self.plan.update(view, facts)?;
+        let planned = self.plan.update(view, facts)?;
         let desired = self.plan.desired();
         let keep: BTreeSet<_> = desired.unreadable.union(unreadable).cloned().collect();
         let kept = (keep, keep_all);
-        if changed == Changed::Nothing && kept == self.kept && self.wish.borrow().is_some() {
+        if planned == Changed::Nothing && kept == self.kept && self.wish.borrow().is_some() {
             return Ok(());
         }
-        let wish = Wish { forwarding: desired.forwarding.clone(), keep: kept.0.clone(), keep_all };
+        let forwarding = desired.forwarding.clone();
+        let wish = Wish { forwarding, keep: kept.0.clone(), keep_all, changed };
         self.kept = kept;
         self.wish.send_replace(Some(Arc::new(wish)));
         Ok(())
@@ -99,6 +102,9 @@ impl Driver {
         state.forwards = applied.forwards;
         state.last_steps = applied.steps;
         state.last_pass_micros = u64::try_from(applied.took.as_micros()).unwrap_or(u64::MAX);
+        if let Some(lag) = applied.lag {
+            state.last_lag_micros = u64::try_from(lag.as_micros()).unwrap_or(u64::MAX);
+        }
         state.drift_repaired += u64::from(applied.drift);
         state.last_error = None;
         self.reachable = true;

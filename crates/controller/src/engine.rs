@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use api::host::{Executor as Way, Host, HostSettings};
 use api::object::{ObjectKind, ObjectRef};
+use cluster::leader::Leading;
 use cluster::report::Reporter;
 use cluster::source::{Health, KindHealth, Source};
 use planner::cluster_view::{Change, ClusterView, Object};
@@ -17,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::door::SharedSecrets;
 use crate::driver::Driver;
-use crate::host_task::Told;
+use crate::host_task::{Applied, Told};
 use crate::metrics::{HostLabel, KindLabel, Metrics};
 use crate::pace::Pace;
 use crate::report::report;
@@ -43,7 +44,7 @@ pub(crate) struct Start {
     /// How often hosts are looked at although nothing happened.
     pub(crate) resync: Duration,
     /// Whether this replica may drive hosts over SSH.
-    pub(crate) leader: watch::Receiver<bool>,
+    pub(crate) leading: Leading,
     /// The counters.
     pub(crate) metrics: Arc<Metrics>,
     /// Where the pages look.
@@ -58,6 +59,10 @@ pub(crate) struct Engine {
     view: ClusterView,
     health: Health,
     drivers: BTreeMap<String, Driver>,
+    /// Whether this replica leads, as far as was acted upon.
+    leads: bool,
+    /// When the oldest change came that is not planned yet.
+    changed: Option<Instant>,
     plans: Pace,
     accounts: Pace,
     told: mpsc::Sender<(String, Told)>,
@@ -70,7 +75,8 @@ impl Engine {
         let (told, inbox) = mpsc::channel(64);
         let (plans, accounts) = (Pace::new(PLAN_INTERVAL), Pace::new(TELL_INTERVAL));
         let (view, health, drivers) = (ClusterView::default(), Health::default(), BTreeMap::new());
-        Self { start, view, health, drivers, plans, accounts, told, inbox }
+        let (leads, changed) = (start.leading.now(), None);
+        Self { start, view, health, drivers, leads, changed, plans, accounts, told, inbox }
     }
 
     /// Runs until `shutdown` completes, then lets the reporter finish. Rules stay.
@@ -104,7 +110,9 @@ impl Engine {
                     self.plans.request();
                     self.accounts.request();
                 }
-                Ok(()) = self.start.leader.changed() => {
+                now = self.start.leading.changed(self.leads) => {
+                    self.leads = now;
+                    tracing::info!(leader = now, "leadership changed");
                     self.plans.request();
                     self.accounts.request();
                 }
@@ -118,6 +126,7 @@ impl Engine {
         self.start.metrics.changes.get_or_create(&KindLabel { kind: kind.to_string() }).inc();
         let change = self.with_declared(change);
         if self.view.change(change) {
+            self.changed.get_or_insert_with(Instant::now);
             self.start.metrics.last_change.set(seconds_since_1970());
             self.plans.request();
             self.accounts.request();
@@ -156,7 +165,11 @@ impl Engine {
                 if applied.steps > 0 {
                     let took = applied.took.as_secs_f64();
                     metrics.apply_seconds.get_or_create(&label).observe(took);
-                    tracing::info!(host, steps = applied.steps, drift = applied.drift, took_ms = took * 1e3, "applied");
+                    if let Some(lag) = applied.lag {
+                        metrics.lag_seconds.get_or_create(&label).observe(lag.as_secs_f64());
+                    }
+                    let Applied { steps, drift, .. } = applied;
+                    tracing::info!(host, steps, drift, took_ms = took * 1e3, "applied");
                 }
                 if applied.drift {
                     metrics.drift.get_or_create(&label).inc();
@@ -186,8 +199,9 @@ impl Engine {
         self.sync_drivers();
         let unreadable = self.health.unreadable();
         let keep_all = self.health.is_partly_unknown();
+        let changed = self.changed.take();
         for (name, driver) in &mut self.drivers {
-            if let Err(error) = driver.plan(&self.view, &unreadable, keep_all) {
+            if let Err(error) = driver.plan(&self.view, &unreadable, keep_all, changed) {
                 tracing::warn!(host = name, %error, "no plan; the host stays as it is");
                 driver.state.last_error = Some(error.to_string());
             }
@@ -222,7 +236,7 @@ impl Engine {
     fn is_ours(&self, settings: &HostSettings) -> bool {
         match &settings.executor {
             Way::Local => self.start.local_host.as_deref() == Some(settings.name.as_str()),
-            Way::Ssh(_) => *self.start.leader.borrow(),
+            Way::Ssh(_) => self.leads,
         }
     }
 
@@ -230,7 +244,7 @@ impl Engine {
     fn account(&mut self) {
         self.accounts.planned(Instant::now());
         let findings = self.findings();
-        let leader = *self.start.leader.borrow();
+        let leader = self.leads;
         self.start.metrics.findings.set(as_gauge(findings.len()));
         self.start.metrics.leader.set(i64::from(leader));
 

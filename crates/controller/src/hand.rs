@@ -2,6 +2,8 @@
 //!
 //! No decision lives here: what to write comes from `firewall`, when to write from the host task.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use api::host::{Backend as Wanted, Executor as Way, HostSettings};
@@ -60,6 +62,8 @@ pub(crate) struct Hand {
     observed: Option<Observed>,
     /// Whether the other backend may still have rules of ours.
     leftovers: bool,
+    /// The host's own addresses.
+    addresses: BTreeSet<IpAddr>,
     cost_of_looking: Duration,
 }
 
@@ -79,8 +83,16 @@ impl Hand {
             masquerade: settings.masquerade,
             hairpin: settings.hairpin,
         };
-        let cost_of_looking = Duration::ZERO;
-        Self { backend, options, confirm, executor, observed: None, leftovers: true, cost_of_looking }
+        Self {
+            backend,
+            options,
+            confirm,
+            executor,
+            observed: None,
+            leftovers: true,
+            addresses: BTreeSet::new(),
+            cost_of_looking: Duration::ZERO,
+        }
     }
 
     /// Somebody may have changed the host: what was observed counts no more.
@@ -104,8 +116,10 @@ impl Hand {
         // Listeners only serve warnings: a host without `ss` is forwarded all the same.
         let listeners = self.executor.run(&firewall::observe::listeners()).await;
         let listeners = listeners.map(|it| it.stdout).unwrap_or_default();
-        HostView::read(&addresses.stdout, &listeners)
-            .map_err(|error| PassError::Listing(error.to_string()))
+        let facts = HostView::read(&addresses.stdout, &listeners)
+            .map_err(|error| PassError::Listing(error.to_string()))?;
+        self.addresses = facts.addresses.values().flatten().map(|it| it.addr()).collect();
+        Ok(facts)
     }
 
     /// Brings the host to the wished state; returns how many steps that took.
@@ -128,6 +142,7 @@ impl Hand {
             self.apply(&plan, &observed).await?;
             let mut after = observed.clone();
             plan.apply_to(&mut after);
+            self.forget_stale_flows(&observed, &after).await;
             self.observed = Some(after);
         }
         if self.leftovers {
@@ -154,6 +169,19 @@ impl Hand {
             }
         };
         apply.iter().zip(&outputs).try_for_each(|(command, output)| check(command, output))
+    }
+
+    /// Deletes connection tracking entries that would keep using the old way.
+    ///
+    /// A host without `conntrack` keeps old UDP flows until they time out; that is worth a line in
+    /// the log and no failure.
+    async fn forget_stale_flows(&mut self, before: &Observed, after: &Observed) {
+        for command in firewall::conntrack::stale(before, after, &self.addresses) {
+            if let Err(error) = self.executor.run(&command).await {
+                tracing::warn!(%command, %error, "cannot delete stale tracked connections");
+                return;
+            }
+        }
     }
 
     /// Removes what the other backend left when the Host's backend was changed; true when that is

@@ -29,6 +29,8 @@ pub(crate) struct Wish {
     /// Some objects cannot be read and nobody knows which: whatever the host has stays, unless
     /// another object wants its host port.
     pub(crate) keep_all: bool,
+    /// When the oldest change came that this wish is the first to cover.
+    pub(crate) changed: Option<Instant>,
 }
 
 /// What a host task tells the engine.
@@ -58,6 +60,8 @@ pub(crate) struct Applied {
     pub(crate) drift: bool,
     /// From taking up the wish to the kernel's answer.
     pub(crate) took: Duration,
+    /// From the change of an object to the kernel's answer, if a change was the cause.
+    pub(crate) lag: Option<Duration>,
     /// When it was done.
     pub(crate) at: Timestamp,
 }
@@ -155,7 +159,9 @@ impl HostTask {
         *applied = Some(Arc::clone(&wished));
         let forwards = wished.forwarding.forwards.len();
         let drift = same_wish && steps > 0;
-        self.tell(Told::Applied(Applied { forwards, steps, drift, took, at: Timestamp::now() })).await;
+        let lag = wished.changed.filter(|_| !same_wish).map(|it| it.elapsed());
+        let at = Timestamp::now();
+        self.tell(Told::Applied(Applied { forwards, steps, drift, took, lag, at })).await;
         Ok(())
     }
 

@@ -21,5 +21,4 @@ mod report;
 mod run;
 pub mod status;
 
-pub use door::{NoSecrets, Secrets};
 pub use run::{RunError, Settings, SourceSettings, run};

@@ -35,6 +35,7 @@ pub(crate) struct Metrics {
     pub(crate) forwards: Family<HostLabel, Gauge>,
     pub(crate) ready: Family<HostLabel, Gauge>,
     pub(crate) apply_seconds: Family<HostLabel, Histogram>,
+    pub(crate) lag_seconds: Family<HostLabel, Histogram>,
     pub(crate) findings: Gauge<i64>,
     pub(crate) leader: Gauge<i64>,
     pub(crate) last_change: Gauge<f64, AtomicU64>,
@@ -44,7 +45,7 @@ impl Metrics {
     /// Registers every metric under its name.
     pub(crate) fn new() -> Self {
         let mut registry = Registry::with_prefix("portcullis");
-        let apply_seconds = Family::new_with_constructor(seconds as fn() -> Histogram);
+        let histograms = || Family::new_with_constructor(seconds as fn() -> Histogram);
         let metrics = Self {
             changes: Family::default(),
             plans: Counter::default(),
@@ -54,7 +55,8 @@ impl Metrics {
             drift: Family::default(),
             forwards: Family::default(),
             ready: Family::default(),
-            apply_seconds,
+            apply_seconds: histograms(),
+            lag_seconds: histograms(),
             findings: Gauge::default(),
             leader: Gauge::default(),
             last_change: Gauge::default(),
@@ -79,6 +81,12 @@ impl Metrics {
             "Time of a pass with changes, from the wish to the kernel's answer",
             Unit::Seconds,
             of.apply_seconds.clone(),
+        );
+        registry.register_with_unit(
+            "lag",
+            "Time from the change of an object to the kernel's answer",
+            Unit::Seconds,
+            of.lag_seconds.clone(),
         );
         registry.register("findings", "Mistakes in objects, now", of.findings.clone());
         registry.register("leader", "1 while this replica holds the lease", of.leader.clone());

@@ -6,16 +6,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::host::Host;
+use cluster::backoff::Limits;
+use cluster::leader::{self, Leadership};
 use cluster::report::{Reporter, Seen};
 use cluster::source::Source;
+use cluster::{kubernetes, manifests};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::door::{NoSecrets, SharedSecrets};
+use crate::door::{ClusterSecrets, NoSecrets, SharedSecrets};
 use crate::engine::{Engine, Start};
 use crate::http::{self, Pages};
 use crate::metrics::Metrics;
 use crate::status::Snapshot;
+
+/// The lease for which replicas compete; the shipped Role names it.
+const LEASE: &str = "portcullis";
+
+/// Where the lease lies.
+const LEASE_NAMESPACE: &str = "portcullis";
+
+/// How long a graceful stop waits for the lease to be given back.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// How a controller runs.
 #[derive(Clone, Debug)]
@@ -86,40 +98,53 @@ pub async fn run(
         let pages = Pages { snapshot: snapshots, metrics: Arc::clone(&metrics) };
         tokio::spawn(http::serve(listener, pages));
     }
-    let (source, reporter, leader, secrets) = open(&settings).await;
+    let Opened { source, reporter, leadership, secrets } = open(&settings);
     let start = Start {
         declared: settings.hosts,
         local_host: settings.local_host,
         secrets,
         resync: settings.resync,
-        leader,
+        leading: leadership.follow(),
         metrics,
         snapshot,
         reporter,
     };
     Engine::new(start).run(source, shutdown).await;
+    leadership.release(LAST_WORDS).await;
     Ok(())
 }
 
-async fn open(
-    settings: &Settings,
-) -> (Source, Reporter, watch::Receiver<bool>, SharedSecrets) {
-    match &settings.source {
-        SourceSettings::Manifests(path) => {
-            let source = cluster::manifests::watch(path, &Default::default());
-            (source, Reporter::log(), always(), Arc::new(NoSecrets))
-        }
-        SourceSettings::Kubernetes(client) => {
-            let seen = Arc::new(Seen::default());
-            let source = cluster::kubernetes::watch(client, &Default::default(), &seen);
-            let reporter =
-                Reporter::kubernetes(client, &seen, &settings.identity, Default::default());
-            (source, reporter, always(), Arc::new(NoSecrets))
-        }
-    }
+struct Opened {
+    source: Source,
+    reporter: Reporter,
+    leadership: Leadership,
+    secrets: SharedSecrets,
 }
 
-/// The one replica of a source without leases leads.
-fn always() -> watch::Receiver<bool> {
-    watch::channel(true).1
+fn open(settings: &Settings) -> Opened {
+    match &settings.source {
+        SourceSettings::Manifests(path) => Opened {
+            source: manifests::watch(path, &manifests::Settings::default()),
+            reporter: Reporter::log(),
+            leadership: Leadership::alone(),
+            secrets: Arc::new(NoSecrets),
+        },
+        SourceSettings::Kubernetes(client) => {
+            let seen = Arc::new(Seen::default());
+            let identity = &settings.identity;
+            let leadership = match settings.leader_election {
+                true => {
+                    let timing = leader::Settings::default();
+                    leader::run(client, LEASE_NAMESPACE, LEASE, identity, timing)
+                }
+                false => Leadership::alone(),
+            };
+            Opened {
+                source: kubernetes::watch(client, &kubernetes::Settings::default(), &seen),
+                reporter: Reporter::kubernetes(client, &seen, identity, Limits::default()),
+                leadership,
+                secrets: Arc::new(ClusterSecrets(client.clone())),
+            }
+        }
+    }
 }

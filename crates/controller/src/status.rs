@@ -89,6 +89,9 @@ pub struct HostState {
     pub last_steps: usize,
     /// How long the last pass took, from the wish to the kernel's answer, in microseconds.
     pub last_pass_micros: u64,
+    /// From the last change of an object that mattered here to the kernel's answer, in
+    /// microseconds.
+    pub last_lag_micros: u64,
     /// How often somebody else's change was found and undone.
     pub drift_repaired: u64,
     /// Why the last pass failed; `None` after a success.
