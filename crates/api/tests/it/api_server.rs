@@ -1,7 +1,5 @@
 //! What a real API server says about Hosts: the same as we do, with the same words.
 
-use std::process::Command;
-
 use anyhow::{Context as _, Result, ensure};
 use api::host::{Host, HostSpec};
 use expect_test::expect;
@@ -103,8 +101,7 @@ async fn kubectl_shows_the_state_of_a_host() -> Result<()> {
     assert_eq!(read, status["status"]);
 
     let table = |arguments: &[&str]| -> Result<String> {
-        let mut kubectl = ControlPlane::shared()?.kubectl()?;
-        let text = output(kubectl.arg("get").args(arguments))?;
+        let text = get(arguments)?;
         // The age differs, and with it the width of its column.
         let lines = text.lines().map(|it| it.rsplit_once("   ").map_or(it, |(rest, _)| rest));
         Ok(lines.map(|it| format!("{}\n", it.trim_end())).collect())
@@ -121,8 +118,7 @@ async fn kubectl_shows_the_state_of_a_host() -> Result<()> {
         shown-by-kubectl   False     True        12         2       3       nftables   eth0       nft is not installed
     "#]].assert_eq(&table(&["phost", "shown-by-kubectl", "-o", "wide"])?);
     // The category holds other kinds too, later.
-    let by_category =
-        output(ControlPlane::shared()?.kubectl()?.args(["get", "portcullis", "-o", "name"]))?;
+    let by_category = get(&["portcullis", "-o", "name"])?;
     assert!(by_category.contains("host.portcullis.dev/shown-by-kubectl"), "{by_category}");
     Ok(())
 }
@@ -167,9 +163,10 @@ async fn create(client: &Client, manifest: Value) -> Result<DynamicObject, kube:
     hosts.create(&PostParams { dry_run: true, ..PostParams::default() }, &object).await
 }
 
-fn output(command: &mut Command) -> Result<String> {
-    let output = command.output()?;
+/// What `kubectl get` prints.
+fn get(arguments: &[&str]) -> Result<String> {
+    let output = ControlPlane::shared()?.kubectl()?.arg("get").args(arguments).output()?;
     let error = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{command:?}: {error}");
+    ensure!(output.status.success(), "kubectl get {arguments:?}: {error}");
     Ok(String::from_utf8(output.stdout)?)
 }

@@ -308,9 +308,11 @@ pub(crate) fn manifest(changes: &[(&str, &str)]) -> Value {
             place = &mut place[parent];
         }
         let place = place.as_object_mut().expect("a change is in an object");
-        match serde_json::from_str(value).expect("a change is JSON") {
-            Value::Null => drop(place.remove(last)),
-            value => drop(place.insert((*last).to_owned(), value)),
+        let value: Value = serde_json::from_str(value).expect("a change is JSON");
+        if value.is_null() {
+            place.remove(last);
+        } else {
+            place.insert(last.to_owned(), value);
         }
     }
     host
