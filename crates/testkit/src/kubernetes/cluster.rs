@@ -1,6 +1,7 @@
 //! A control plane and nodes, on a wire of their own.
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -61,7 +62,25 @@ impl Cluster {
             return Err(Missing::new("real nodes need root", "run as root"));
         }
         Programs::find()?;
-        ControlGroups::find("", 0).map(|_| ())
+        ControlGroups::find("", 0)?;
+        // Root of a container often is not.
+        let tried = Command::new("unshare")
+            .args(["--net", "--mount", "--pid", "--cgroup", "--fork", "true"])
+            .output();
+        match tried {
+            Ok(output) if output.status.success() => Ok(()),
+            Ok(output) => Err(Missing::new(
+                format!(
+                    "no namespaces for nodes: {}",
+                    String::from_utf8_lossy(&output.stderr).trim()
+                ),
+                "run as root with all capabilities",
+            )),
+            Err(error) => Err(Missing::new(
+                format!("cannot run unshare: {error}"),
+                "apt-get install util-linux",
+            )),
+        }
     }
 
     /// The cluster of two nodes that all tests of this process share, started by the first that asks.

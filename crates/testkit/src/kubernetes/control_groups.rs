@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use nix::unistd::{AccessFlags, access};
 
 use super::namespace::Holder;
 use crate::Missing;
@@ -43,6 +44,14 @@ impl ControlGroups {
             return Err(Missing::new(
                 "there are no control groups of version 1 with the controllers memory, cpu, cpuset and pids",
                 "boot with systemd.unified_cgroup_hierarchy=0, or do without nodes",
+            ));
+        }
+        let closed =
+            hierarchies.values().find(|it| access(it.as_path(), AccessFlags::W_OK).is_err());
+        if let Some(closed) = closed {
+            return Err(Missing::new(
+                format!("{} is read-only", closed.display()),
+                "mount it writable",
             ));
         }
         Ok(Self { hierarchies, cluster: cluster.to_owned(), nodes })

@@ -1,5 +1,7 @@
 //! A directory for one control plane or cluster, and the sweeper that removes it in the end.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
@@ -30,8 +32,9 @@ impl Workspace {
         // Before the directory exists: there is no moment at which nobody would remove it.
         let mut sweeper = start_for_good(command).context("cannot start the sweeper")?;
         let life = sweeper.stdin.take();
-        std::fs::create_dir(&directory)
-            .with_context(|| format!("cannot make {}", directory.display()))?;
+        // For nobody else: the keys inside open a cluster that starts processes as root.
+        let made = DirBuilder::new().mode(0o700).create(&directory);
+        made.with_context(|| format!("cannot make {}", directory.display()))?;
         Ok(Self { directory, sweeper, life })
     }
 
