@@ -91,3 +91,92 @@ pub fn violations(forwarding: &Forwarding) -> Vec<Violation> {
     }
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use api::object::{ObjectKind, ObjectRef};
+    use api::port::{Port, Protocol};
+
+    use super::*;
+    use crate::desired::{Entry, Forward};
+
+    #[test]
+    fn every_broken_promise_is_named() {
+        check(|_| {}, &[]);
+        check(|it| it.node_sets.clear(), &["80/tcp leads to a set of nodes that is missing"]);
+        check(
+            |it| drop(it.node_sets.insert(NodeSetName::All, BTreeSet::new())),
+            &["the set nodes is empty"],
+        );
+        check(
+            |it| {
+                it.forwards.values_mut().for_each(|it| it.targets = Targets::Pods(BTreeSet::new()))
+            },
+            &["80/tcp leads to no pod"],
+        );
+        check(
+            |it| drop(it.forwards.insert(key(Exposure::Internal), forward())),
+            &["80/tcp internal overlaps another forward of that port"],
+        );
+        check(
+            |it| it.entry.destinations = Destinations::Addresses(BTreeSet::new()),
+            &["there are forwards but no destination address"],
+        );
+        check(
+            |it| it.entry.external = None,
+            &["destination addresses and external interface do not fit"],
+        );
+        check(
+            |it| it.entry.destinations = Destinations::Local,
+            &["destination addresses and external interface do not fit"],
+        );
+        check(
+            |it| it.entry.internal.extend(it.entry.external.clone()),
+            &["the external interface is internal as well"],
+        );
+        check(
+            |it| {
+                it.entry = Entry::default();
+                it.forwards = BTreeMap::from([(key(Exposure::External), forward())]);
+            },
+            &["80/tcp external tells interfaces apart, but no interface is external"],
+        );
+    }
+
+    /// Breaks a sound state and compares what is found.
+    #[track_caller]
+    fn check(break_it: impl FnOnce(&mut Forwarding), expected: &[&str]) {
+        let mut state = Forwarding {
+            entry: Entry {
+                external: Some("eth0".parse().expect("an interface")),
+                internal: BTreeSet::from(["wg0".parse().expect("an interface")]),
+                destinations: Destinations::Addresses(BTreeSet::from([[192, 0, 2, 1].into()])),
+            },
+            node_sets: BTreeMap::from([(NodeSetName::All, BTreeSet::from([[10, 0, 0, 1].into()]))]),
+            forwards: BTreeMap::from([(key(Exposure::Everywhere), forward())]),
+            ..Forwarding::default()
+        };
+        break_it(&mut state);
+        let found: Vec<_> = violations(&state).iter().map(ToString::to_string).collect();
+        assert_eq!(found, expected);
+    }
+
+    fn key(exposure: Exposure) -> ForwardKey {
+        ForwardKey { protocol: Protocol::Tcp, port: port(80), exposure }
+    }
+
+    fn forward() -> Forward {
+        Forward {
+            owner: ObjectRef::namespaced(ObjectKind::Service, "web", "blog"),
+            targets: Targets::Nodes { set: NodeSetName::All, port: port(30080) },
+            sources: None,
+            affinity: false,
+        }
+    }
+
+    fn port(number: u16) -> Port {
+        Port::new(number).expect("not zero")
+    }
+}

@@ -18,7 +18,7 @@ use crate::host_view::HostView;
 
 pub(crate) use settle::{Ground, settle};
 pub use standing::{Changed, StandingPlan};
-pub(crate) use standing::{enter, is_open};
+pub(crate) use standing::{enter, is_open, way_in};
 
 /// What one host should do, and what to tell its users.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

@@ -10,9 +10,9 @@ use api::object::{ObjectKind, ObjectRef};
 
 use crate::cluster_view::ClusterView;
 use crate::cluster_view::wish::{Backends, Wish};
-use crate::desired::{Entry, Forward, NodeSetName};
+use crate::desired::{Forward, NodeSetName};
 use crate::finding::Severity;
-use crate::forward::{Ground, HostDesired, enter, is_open, settle};
+use crate::forward::{Ground, HostDesired, enter, is_open, settle, way_in};
 use crate::host_view::HostView;
 use crate::port_list::PortList;
 
@@ -41,9 +41,15 @@ pub fn service_addresses<'a>(
             continue;
         }
         let own = announced(settings, facts);
+        let ground = Ground {
+            host,
+            external: entry.external.is_some(),
+            way_in: way_in(settings, facts, &entry),
+            has_targets: &|set| !nodes.of(set).is_empty(),
+        };
         for (owner, wish) in wishes.iter().filter(|(_, it)| it.is_for(host)) {
             if let Some(addresses) = addresses.get_mut(owner)
-                && wins_a_port(&nodes, host, &entry, wish)
+                && wins_a_port(&nodes, &ground, wish)
             {
                 let targets = nodes.behind(wish);
                 let reached = |it: &&IpAddr| targets.iter().any(|to| to.is_ipv4() == it.is_ipv4());
@@ -90,17 +96,12 @@ impl Nodes<'_> {
     }
 }
 
-fn wins_a_port(nodes: &Nodes<'_>, host: &str, entry: &Entry, wish: &Wish) -> bool {
-    let ground = Ground {
-        host,
-        external: entry.external.is_some(),
-        has_targets: &|set| !nodes.of(set).is_empty(),
-    };
+fn wins_a_port(nodes: &Nodes<'_>, ground: &Ground<'_>, wish: &Wish) -> bool {
     wish.ports.iter().any(|it| {
         let mut won = false;
         let claims = nodes.view.ports().claims(it.protocol, it.host);
         let forward = |_, forward: Forward| won |= forward.owner == wish.owner;
-        settle(&ground, it.protocol, it.host, claims, forward, |_, _| {});
+        settle(ground, it.protocol, it.host, claims, forward, |_, _| {});
         won
     })
 }

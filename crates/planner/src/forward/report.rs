@@ -175,6 +175,15 @@ fn explain(host: &str, trouble: &Trouble) -> (Severity, &'static str, String, &'
             format!("is for the external interface alone, and host {host} has none; not forwarded"),
             "set spec.externalInterface of the Host, or remove the annotation `external`",
         ),
+        Trouble::WayIn => (
+            Severity::Error,
+            "HostPortIsWayIn",
+            format!(
+                "is the port by which host {host} is reached over SSH; forwarding it would lock \
+                 the controller out, so it is not forwarded"
+            ),
+            "choose another host port, or let the host's SSH server listen on another one",
+        ),
         Trouble::NoReadyEndpoints => (
             Severity::Error,
             "NoReadyEndpoints",

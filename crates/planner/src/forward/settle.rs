@@ -17,6 +17,8 @@ pub(crate) struct Ground<'a> {
     pub(crate) host: &'a str,
     /// Whether it has an external interface.
     pub(crate) external: bool,
+    /// The TCP port through which we reach it ourselves, which is never forwarded.
+    pub(crate) way_in: Option<Port>,
     /// Whether any node of a set takes traffic.
     pub(crate) has_targets: &'a dyn Fn(&NodeSetName) -> bool,
 }
@@ -28,6 +30,8 @@ pub(crate) enum Trouble {
     Taken(ObjectRef),
     /// It is for the external interface alone, and there is none.
     NoExternalInterface,
+    /// We reach the host itself through the port.
+    WayIn,
     /// No node that takes traffic has a ready endpoint.
     NoReadyEndpoints,
     /// It shares the port with Pods of another namespace, such as this one.
@@ -51,6 +55,10 @@ pub(crate) fn settle(
     mut forward: impl FnMut(ForwardKey, Forward),
     mut trouble: impl FnMut(&Arc<Wish>, Trouble),
 ) {
+    if protocol == Protocol::Tcp && Some(port) == ground.way_in {
+        let concerned = claims.iter().filter(|it| it.wish.is_for(ground.host));
+        return concerned.for_each(|it| trouble(&it.wish, Trouble::WayIn));
+    }
     let mut answer =
         |exposure, members: &[&Claim], trouble: &mut dyn FnMut(&Arc<Wish>, _)| match answer(
             ground, members,

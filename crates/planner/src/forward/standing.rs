@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use api::host::HostSettings;
+use api::host::{Executor, HostSettings};
 use api::port::{Port, Protocol};
 
 use super::report::{self, PortTrouble};
@@ -97,7 +97,7 @@ impl StandingPlan {
         };
         let changed = match ports {
             Some(ports) => {
-                self.plan_ports(&ports, view);
+                self.plan_ports(&ports, view, &settings, facts);
                 Changed::Ports(ports)
             }
             None => {
@@ -163,6 +163,7 @@ impl StandingPlan {
             let ground = Ground {
                 host: &self.host,
                 external: entry.external.is_some(),
+                way_in: way_in(settings, facts, entry),
                 has_targets: &|set| node_sets.contains_key(set),
             };
             for (protocol, port, claims) in view.ports().iter() {
@@ -176,7 +177,13 @@ impl StandingPlan {
     }
 
     /// Plans these ports again.
-    fn plan_ports(&mut self, ports: &BTreeSet<(Protocol, Port)>, view: &ClusterView) {
+    fn plan_ports(
+        &mut self,
+        ports: &BTreeSet<(Protocol, Port)>,
+        view: &ClusterView,
+        settings: &HostSettings,
+        facts: &HostView,
+    ) {
         let Forwarding { entry, options: _, node_sets, forwards } = &mut self.desired.forwarding;
         let claims = |&(protocol, port): &_| view.ports().claims(protocol, port);
         for claim in ports.iter().flat_map(claims) {
@@ -191,6 +198,7 @@ impl StandingPlan {
         let ground = Ground {
             host: &self.host,
             external: entry.external.is_some(),
+            way_in: way_in(settings, facts, entry),
             has_targets: &|set| node_sets.contains_key(set),
         };
         for &(protocol, port) in ports {
@@ -230,6 +238,24 @@ pub(crate) fn enter(settings: &HostSettings, facts: &HostView) -> Entry {
     addresses.extend(facts.addresses_of(external));
     let destinations = Destinations::Addresses(addresses);
     Entry { external: Some(external.clone()), internal, destinations }
+}
+
+/// The TCP port by which we reach a host over SSH, where forwarding it would lock us out.
+///
+/// Where the address that we dial is a name, or the host listens on other ports alone because
+/// something before it translates, nothing is known and nothing is held back.
+pub(crate) fn way_in(settings: &HostSettings, facts: &HostView, entry: &Entry) -> Option<Port> {
+    let Executor::Ssh(ssh) = &settings.executor else { return None };
+    let dialled = match &entry.destinations {
+        Destinations::Local => true,
+        Destinations::Addresses(addresses) => {
+            ssh.address.as_str().parse().is_ok_and(|it| addresses.contains(&it))
+        }
+    };
+    let mut listeners = facts.listeners.iter();
+    let listens = facts.listeners.is_empty()
+        || listeners.any(|it| it.protocol == Protocol::Tcp && it.port == ssh.port);
+    (dialled && listens).then_some(ssh.port)
 }
 
 /// Whether anything may be forwarded. Without a single destination address nothing is: a filter
