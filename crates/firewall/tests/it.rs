@@ -2,7 +2,21 @@
 
 #[path = "it/cases.rs"]
 mod cases;
+#[path = "it/drift.rs"]
+mod drift;
+#[path = "it/flows.rs"]
+mod flows;
+#[path = "it/golden.rs"]
+mod golden;
+#[path = "it/guarding.rs"]
+mod guarding;
+#[path = "it/keeping.rs"]
+mod keeping;
 #[path = "it/kernel.rs"]
 mod kernel;
 #[path = "it/laws.rs"]
 mod laws;
+#[path = "it/packets.rs"]
+mod packets;
+#[path = "it/takeover.rs"]
+mod takeover;

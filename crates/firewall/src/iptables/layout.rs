@@ -97,8 +97,21 @@ pub(crate) fn forward_chain(key: ForwardKey) -> String {
     format!("{PREFIX}{protocol}-{}{exposure}", key.port)
 }
 
-/// The most targets that one `cluster` match can tell apart (`XT_CLUSTER_NODES_MAX`).
-pub(crate) const CLUSTER: usize = 32;
+/// The most members among which one chain can choose by source address.
+///
+/// The kernel's `cluster` match could tell 32 apart, but iptables 1.8.9 refuses to read a mask
+/// above 32 that it printed itself, so that a saved ruleset could not be restored. Six masks are
+/// not above 32, and the last member needs none.
+pub(crate) const MEMBERS: usize = 7;
 
-/// The seeds for choosing targets by source address: for a group, and within it.
-pub(crate) const AFFINITY_SEEDS: [u32; 2] = [0x506f_7274, 0x6375_6c6c];
+/// The seed for choosing targets by source address; each level of a choice adds its number.
+pub(crate) const AFFINITY_SEED: u32 = 0x506f_7274;
+
+/// The name of a part of a choice by source address: `PORTCULLIS-TCP-443-07`.
+pub(crate) fn group_chain(forward: &str, index: usize) -> String {
+    let tens = char::from_digit(u32::try_from(index / 10).unwrap_or(0) % 36, 36).unwrap_or('0');
+    format!("{forward}-{}{}", tens.to_ascii_uppercase(), index % 10)
+}
+
+/// The most parts that have a name of their own.
+pub(crate) const GROUPS: usize = 360;

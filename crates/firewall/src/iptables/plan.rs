@@ -263,7 +263,10 @@ pub(crate) fn chains_of<'a>(
 /// The first chain of the forward that a chain belongs to: itself, less `-TO` or the number of a
 /// group.
 fn forward_of(name: &str) -> &str {
-    let number = |it: &str| it.len() == 2 && it.bytes().all(|it| it.is_ascii_digit());
+    let number = |it: &str| match it.as_bytes() {
+        [tens, ones] => tens.is_ascii_alphanumeric() && ones.is_ascii_digit(),
+        _ => false,
+    };
     match name.rsplit_once('-') {
         Some((first, "TO")) => first,
         // `PORTCULLIS-TCP-22` is a forward, `PORTCULLIS-TCP-22-07` a group of it.

@@ -11,8 +11,8 @@ use planner::desired::{
 };
 
 use super::layout::{
-    ACCEPT, AFFINITY_SEEDS, CLUSTER, ENTRY, FILTER, FORWARD, FROM_EXTERNAL, FROM_INTERNAL, HAIRPIN,
-    JUMPS, MASQUERADE, NAT, OUTPUT, POSTROUTING, PREROUTING, forward_chain, lookup,
+    ACCEPT, AFFINITY_SEED, ENTRY, FILTER, FORWARD, FROM_EXTERNAL, FROM_INTERNAL, GROUPS, HAIRPIN,
+    JUMPS, MASQUERADE, MEMBERS, NAT, OUTPUT, POSTROUTING, PREROUTING, forward_chain, group_chain, lookup,
 };
 use super::tables::{Families, Family, Name};
 use crate::label::owner_comment;
@@ -179,24 +179,35 @@ impl<'a> Rendering<'a> {
         rules
     }
 
-    /// Chooses by source address, in two steps where one match cannot tell all targets apart.
+    /// Chooses by source address: among few at once, among many part by part.
+    ///
+    /// Parts differ by one member at most, so a member's share differs as little.
     fn by_source(&mut self, key: ForwardKey, targets: &[SocketAddr]) -> Vec<String> {
-        let protocol = key.protocol;
-        if targets.len() <= CLUSTER {
-            let to = |target: &SocketAddr| format!("-j DNAT --to-destination {target}");
-            return clustered(protocol, targets, AFFINITY_SEEDS[0], to);
+        let forward = forward_chain(key);
+        let translate = |it: &SocketAddr| format!("-j DNAT --to-destination {it}");
+        let mut members: Vec<_> = targets.iter().map(translate).collect();
+        let mut seed = AFFINITY_SEED;
+        let mut groups = 0;
+        while members.len() > MEMBERS {
+            let parts = members.len().div_ceil(MEMBERS);
+            if groups + parts > GROUPS {
+                // No cluster that was ever built has so many nodes; what is left is not used.
+                members.truncate((GROUPS - groups) * MEMBERS);
+                continue;
+            }
+            let mut chains = Vec::new();
+            for part in 0..parts {
+                let (from, to) = (part * members.len() / parts, (part + 1) * members.len() / parts);
+                let name = group_chain(&forward, groups + part);
+                let rules = members.get(from..to).unwrap_or_default();
+                self.chain(NAT, &name, clustered(key.protocol, rules, seed));
+                chains.push(format!("-g {name}"));
+            }
+            groups += parts;
+            members = chains;
+            seed += 1;
         }
-        let groups = targets.len().div_ceil(CLUSTER).min(CLUSTER);
-        let size = targets.len().div_ceil(groups);
-        let groups: Vec<_> = targets.chunks(size).collect();
-        let mut chains = Vec::new();
-        for (index, group) in groups.iter().enumerate() {
-            let to = |target: &SocketAddr| format!("-j DNAT --to-destination {target}");
-            let name = format!("{}-{index:02}", forward_chain(key));
-            self.chain(NAT, &name, clustered(protocol, group, AFFINITY_SEEDS[1], to));
-            chains.push(name);
-        }
-        clustered(protocol, &chains, AFFINITY_SEEDS[0], |chain| format!("-g {chain}"))
+        clustered(key.protocol, &members, seed)
     }
 
     /// What is done about the sources of forwarded connections.
@@ -279,14 +290,9 @@ fn in_turn(protocol: Protocol, targets: &[SocketAddr]) -> Vec<String> {
 }
 
 /// Every source gets the member that its hash names; the last takes what is left.
-fn clustered<T>(
-    protocol: Protocol,
-    members: &[T],
-    seed: u32,
-    to: impl Fn(&T) -> String,
-) -> Vec<String> {
+fn clustered(protocol: Protocol, members: &[String], seed: u32) -> Vec<String> {
     let count = members.len();
-    let rule = |(index, member): (usize, &T)| {
+    let rule = |(index, member): (usize, &String)| {
         let when = match index + 1 == count {
             true => String::new(),
             false => format!(
@@ -295,7 +301,7 @@ fn clustered<T>(
                 1_u32 << index
             ),
         };
-        format!("-p {protocol} {when}{}", to(member))
+        format!("-p {protocol} {when}{member}")
     };
     members.iter().enumerate().map(rule).collect()
 }

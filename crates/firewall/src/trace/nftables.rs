@@ -177,6 +177,8 @@ impl Rules {
                         return Some(Err(next.clone()));
                     }
                 }
+                // The choice by source holds a match of the family that is not spelled out.
+                Action::Translate { v6, .. } if *v6 != passing.packet.to.is_ipv6() => {}
                 Action::Translate { choice, to, ports, .. } => {
                     let place = (chain.to_owned(), index);
                     let target = self.choose(*choice, to, place, passing.packet)?;

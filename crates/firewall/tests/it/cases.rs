@@ -21,7 +21,7 @@ use planner::desired::{
 };
 
 /// Reads the notation.
-pub fn read(text: &str) -> anyhow::Result<Forwarding> {
+pub(crate) fn read(text: &str) -> anyhow::Result<Forwarding> {
     let mut forwarding = Forwarding::default();
     for line in text.lines().map(str::trim) {
         if line.is_empty() || line.starts_with('#') {
@@ -33,7 +33,7 @@ pub fn read(text: &str) -> anyhow::Result<Forwarding> {
 }
 
 /// Every case of the test data: its name, its folder and what it describes.
-pub fn all() -> Vec<(String, PathBuf, Forwarding)> {
+pub(crate) fn all() -> Vec<(String, PathBuf, Forwarding)> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("testdata");
     let mut cases = Vec::new();
     for entry in std::fs::read_dir(&root).expect("the test data is there") {

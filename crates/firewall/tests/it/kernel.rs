@@ -43,14 +43,14 @@ fn change(host: &Machine, backend: Backend, old: &Forwarding, new: &Forwarding) 
 }
 
 /// Runs what a controller would run on the host.
-pub fn run(host: &Machine, command: &Command) -> Output {
+pub(crate) fn run(host: &Machine, command: &Command) -> Output {
     let args: Vec<_> = command.args.iter().map(String::as_str).collect();
     let output = host.output(command.program.name(), &args, &command.stdin).expect("it starts");
     Output { status: output.status.code(), stdout: output.stdout, stderr: output.stderr }
 }
 
 /// Reads what the host has of ours.
-pub fn observe(host: &Machine, backend: Backend) -> Observed {
+pub(crate) fn observe(host: &Machine, backend: Backend) -> Observed {
     let everything = planner::desired::Options { accept_forwarded: true, ..Default::default() };
     let outputs: Vec<_> = backend.listing(everything).iter().map(|it| run(host, it)).collect();
     backend.observe(&outputs).unwrap_or_else(|error| panic!("{error}: {outputs:?}"))
@@ -58,7 +58,7 @@ pub fn observe(host: &Machine, backend: Backend) -> Observed {
 
 /// Asserts that the host has exactly what was rendered.
 #[track_caller]
-pub fn assert_listed(host: &Machine, backend: Backend, desired: &Ruleset) {
+pub(crate) fn assert_listed(host: &Machine, backend: Backend, desired: &Ruleset) {
     let observed = observe(host, backend);
     let left = backend.plan(desired, &observed, &BTreeSet::new());
     assert_eq!(observed, desired.as_observed(), "drift seen:\n{left}");

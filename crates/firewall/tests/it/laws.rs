@@ -11,7 +11,7 @@ use planner::desired::{
 };
 use proptest::prelude::*;
 
-pub const BACKENDS: [Backend; 2] = [Backend::Nftables, Backend::Iptables];
+pub(crate) const BACKENDS: [Backend; 2] = [Backend::Nftables, Backend::Iptables];
 
 proptest! {
     #[test]
@@ -44,7 +44,7 @@ proptest! {
 }
 
 /// Any forwarding that a planner could ask for; few different keys, so that two of them overlap.
-pub fn forwarding() -> impl Strategy<Value = Forwarding> {
+pub(crate) fn forwarding() -> impl Strategy<Value = Forwarding> {
     let nodes = || prop::collection::btree_set(node(), 1..5);
     let forwards = prop::collection::btree_map((protocol(), 1_u16..6), (any::<u8>(), forward()), 0..6);
     let entry = (any::<bool>(), any::<bool>(), prop::collection::btree_set(node(), 0..3));
