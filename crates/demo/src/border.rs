@@ -1,7 +1,7 @@
 //! The machines of the demo, the wires between them, and the controller on the host.
 
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -123,16 +123,20 @@ impl Border {
         let manifests = self.manifests.path().display().to_string();
         let arguments = [
             "controller", "--manifests", &manifests, "--host", "edge", "--listen", "127.0.0.1:9180",
-            "--resync", "5s",
+            "--resync", "5",
         ];
         let controller = self.host.spawn(&self.program, &arguments)?;
-        *self.controller.lock().map_err(|_| anyhow::anyhow!("the demo panicked"))? = Some(controller);
+        *self.controller()? = Some(controller);
         Ok(())
+    }
+
+    fn controller(&self) -> Result<MutexGuard<'_, Option<Daemon>>> {
+        self.controller.lock().map_err(|_| anyhow::anyhow!("the demo panicked"))
     }
 
     /// Kills the controller without a warning, as a crash would.
     pub(crate) fn kill_controller(&self) -> Result<()> {
-        *self.controller.lock().map_err(|_| anyhow::anyhow!("the demo panicked"))? = None;
+        *self.controller()? = None;
         Ok(())
     }
 
@@ -168,9 +172,16 @@ impl Border {
     }
 
     /// Waits until `reached` is true and returns how long that took.
-    pub(crate) fn until(what: &str, mut reached: impl FnMut() -> Result<bool>) -> Result<Duration> {
+    pub(crate) fn until(
+        &self,
+        what: &str,
+        mut reached: impl FnMut() -> Result<bool>,
+    ) -> Result<Duration> {
         let start = std::time::Instant::now();
         while !reached()? {
+            if let Some(controller) = &*self.controller()? {
+                controller.check_alive()?;
+            }
             anyhow::ensure!(start.elapsed() < Duration::from_secs(20), "{what}: not within 20 s");
         }
         Ok(start.elapsed())

@@ -26,9 +26,9 @@ pub(crate) fn tell(border: &Border) -> Result<bool> {
     let mut summary = Vec::new();
 
     chapter("Four Services on two nodes, forwarded by one host");
-    say("   blog for everyone; dns over UDP; admin not from outside; shop only from 10.8.0.0/24");
+    say("   blog for everyone; dns over UDP; admin not from outside; shop only from 10.8.0.0/24 and fd08::/64");
     let rows = rows(BOTH, 443);
-    let took = Border::until("the first picture", || picture::holds(border, &rows))?;
+    let took = settle(border, "the first picture", &rows)?;
     note(&mut summary, "everyone reaches what is meant for them", picture::draw(border, &rows)?, took);
 
     chapter("Node n1 goes down");
@@ -42,21 +42,21 @@ pub(crate) fn tell(border: &Border) -> Result<bool> {
     chapter("Node n1 comes back");
     border.start_node(1)?;
     border.write("n1.yaml", Border::original("n1.yaml")?)?;
-    let took = Border::until("both nodes", || picture::holds(border, &rows))?;
+    let took = settle(border, "both nodes", &rows)?;
     note(&mut summary, "the node came back", picture::draw(border, &rows)?, took);
 
     chapter("Service blog moves to host port 8443");
     border.write("blog.yaml", &Border::original("blog.yaml")?.replace("443:30443", "8443:30443"))?;
     let mut moved = self::rows(BOTH, 8443);
     moved.push(Row { what: "", port: 443, protocol: Protocol::Tcp, from_outside: Expected::Nobody, from_vpn: Expected::Nobody });
-    let took = Border::until("the new port", || picture::holds(border, &moved))?;
+    let took = settle(border, "the new port", &moved)?;
     note(&mut summary, "a Service changed its port", picture::draw(border, &moved)?, took);
     border.write("blog.yaml", Border::original("blog.yaml")?)?;
-    Border::until("the old port", || picture::holds(border, &rows))?;
+    settle(border, "the old port", &rows)?;
 
     chapter("Somebody deletes our whole table by hand");
     border.host.run("nft", &["delete", "table", "inet", "portcullis"])?;
-    let took = Border::until("healing", || picture::holds(border, &rows))?;
+    let took = settle(border, "healing", &rows)?;
     note(&mut summary, "deleted rules came back", picture::draw(border, &rows)?, took);
 
     chapter("The controller is killed; forwarding goes on");
@@ -71,7 +71,7 @@ pub(crate) fn tell(border: &Border) -> Result<bool> {
     let left = border.host.run("nft", &["list", "ruleset"])?;
     note(&mut summary, "nothing is left in the kernel", left.trim().is_empty(), Duration::ZERO);
     border.start_controller()?;
-    Border::until("the last picture", || picture::holds(border, &rows))?;
+    settle(border, "the last picture", &rows)?;
 
     chapter("Summary");
     for Outcome { what, held, note } in &summary {
@@ -99,7 +99,7 @@ fn during(border: &Border, change: impl FnOnce(&Border) -> Result<()>, rows: &[R
     let probe = Probe::new(to, Protocol::Tcp).within(Duration::from_millis(500));
     let prober = border.outside.prober(probe, Duration::from_millis(5))?;
     change(border)?;
-    Border::until("the picture after the change", || picture::holds(border, rows))?;
+    settle(border, "the picture after the change", rows)?;
     let attempts = prober.stop()?;
     let mut failed = attempts.iter().filter(|it| it.outcome.server().is_none()).map(|it| it.at);
     let first = failed.next();
@@ -108,6 +108,15 @@ fn during(border: &Border, change: impl FnOnce(&Border) -> Result<()>, rows: &[R
     let lost = attempts.iter().filter(|it| it.outcome.server().is_none()).count();
     say(&format!("   {} connections meanwhile, {lost} of them failed", attempts.len()));
     Ok(gap)
+}
+
+/// Waits until the picture is as expected; when it never is, shows it as it is.
+fn settle(border: &Border, what: &str, rows: &[Row]) -> Result<Duration> {
+    let settled = border.until(what, || picture::holds(border, rows));
+    if settled.is_err() {
+        picture::draw(border, rows)?;
+    }
+    settled
 }
 
 fn since(first: SystemTime, last: SystemTime) -> Duration {
