@@ -18,8 +18,8 @@ setup: ## install and build what the tests need (idempotent, cached outside the 
 
 demo: ## run job 1 on this machine in network namespaces; KUBE=1 on a real cluster, KEEP=1 leaves it running
 	scripts/setup packet $(if $(KUBE),kubernetes images)
-	cargo build --release --package cli --package testkit
-	target/release/portcullis demo $(if $(KUBE),--kube) $(if $(KEEP),--keep)
+	cargo build --release --package cli --package demo
+	target/release/portcullis-demo $(if $(KUBE),--kube) $(if $(KEEP),--keep)
 
 test: ## run all tests; REQUIRE_ALL=1 turns skips into failures
 	scripts/setup all
@@ -29,14 +29,14 @@ lint: ## formatting, clippy, dependency policy, house rules
 	scripts/setup lint
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	cargo run --quiet --package xtask -- deny
+	"$$(scripts/setup where | sed -n 's/^cargo-deny=//p')"/cargo-deny --log-level error check licenses bans sources
 	cargo run --quiet --package xtask -- tidy
 	cargo run --quiet --package xtask -- crds --check
 
 bench: ## measure beside real peers; JOB=forward for one job
 	scripts/setup packet kubernetes images
-	cargo build --release --package cli --package testkit
-	cargo run --release --package xtask -- bench $(JOB)
+	cargo build --release --package cli --package bench
+	target/release/portcullis-bench $(or $(JOB),forward)
 
 cluster: ## start a real two-node Kubernetes to play with; prints its KUBECONFIG
 	scripts/setup packet kubernetes images
