@@ -47,6 +47,13 @@ fn main() {
     let mut plan = StandingPlan::new("edge");
     plan.update(&view, &facts).expect("a plan");
     println!("{:<44} {:>10}", "forwards in the plan", plan.desired().forwarding.forwards.len());
+    let mut copied = Vec::new();
+    for _ in 0..101 {
+        let started = Instant::now();
+        let copy = black_box(plan.desired().forwarding.clone());
+        copied.push(started.elapsed());
+        drop(copy);
+    }
     let (mut taken_in, mut updated) = (Vec::new(), Vec::new());
     for round in 0..1001 {
         let changed = one_service(round % (ports / 10), ports, 20_000 + round);
@@ -59,6 +66,7 @@ fn main() {
     }
     for (name, mut times) in [
         ("full plan", full),
+        ("copy of the plan", copied),
         ("one Service changes: view", taken_in),
         ("one Service changes: standing plan", updated),
     ] {
