@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::errno::Errno;
 use socket2::{Domain, Protocol as Transport, Socket, Type};
 
+use crate::datagram;
 use crate::message::{Answer, Attempt, Outcome, Probe, Protocol};
 use crate::sctp;
 
@@ -28,7 +29,9 @@ pub(crate) enum Flow {
 
 /// Why an exchange brought no answer: an outcome, or no attempt at all.
 enum Failure {
-    Outcome(Outcome),
+    Refused(String),
+    Unreachable(String),
+    Dropped,
     NotTried(String),
 }
 
@@ -37,18 +40,31 @@ impl Failure {
     fn of_raw_sctp(error: io::Error) -> Self {
         match error.raw_os_error().map(Errno::from_raw) {
             Some(Errno::ENOPROTOOPT | Errno::EPROTO) => {
-                Self::Outcome(Outcome::Refused(format!("no SCTP there: {error}")))
+                Self::Refused(format!("no SCTP there: {error}"))
             }
             Some(_) | None => error.into(),
+        }
+    }
+
+    fn outcome(self) -> Result<Outcome, String> {
+        match self {
+            Self::Refused(how) => Ok(Outcome::Refused(how)),
+            Self::Unreachable(how) => Ok(Outcome::Unreachable(how)),
+            Self::Dropped => Ok(Outcome::Dropped),
+            Self::NotTried(reason) => Err(reason),
         }
     }
 }
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
+        use io::ErrorKind;
+
+        let text = error.to_string();
+        let kind = error.kind();
         match error.raw_os_error().map(Errno::from_raw) {
             Some(Errno::ECONNREFUSED | Errno::ECONNRESET | Errno::EPIPE | Errno::ECONNABORTED) => {
-                Self::Outcome(Outcome::Refused(error.to_string()))
+                Self::Refused(text)
             }
             Some(
                 Errno::EHOSTUNREACH
@@ -57,21 +73,16 @@ impl From<io::Error> for Failure {
                 | Errno::EPERM
                 | Errno::ENOPROTOOPT
                 | Errno::EPROTO,
-            ) => Self::Outcome(Outcome::Unreachable(error.to_string())),
-            Some(Errno::ETIMEDOUT | Errno::EAGAIN) => Self::Outcome(Outcome::Dropped),
-            Some(_) => Self::NotTried(error.to_string()),
-            None => match error.kind() {
-                io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
-                    Self::Outcome(Outcome::Dropped)
-                }
-                io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused => {
-                    Self::Outcome(Outcome::Refused(error.to_string()))
-                }
-                io::ErrorKind::UnexpectedEof => {
-                    Self::Outcome(Outcome::Refused("closed before an answer".into()))
-                }
-                _ => Self::NotTried(error.to_string()),
-            },
+            ) => Self::Unreachable(text),
+            Some(Errno::ETIMEDOUT | Errno::EAGAIN) => Self::Dropped,
+            Some(_) => Self::NotTried(text),
+            // Not the system's, but made here or in the standard library.
+            None if matches!(kind, ErrorKind::TimedOut | ErrorKind::WouldBlock) => Self::Dropped,
+            None if kind == ErrorKind::ConnectionReset => Self::Refused(text),
+            None if kind == ErrorKind::UnexpectedEof => {
+                Self::Refused("closed before an answer".into())
+            }
+            None => Self::NotTried(text),
         }
     }
 }
@@ -81,10 +92,10 @@ impl Flow {
     pub(crate) fn open(probe: &Probe) -> Result<(Option<Self>, Outcome), String> {
         match Self::try_open(probe) {
             Ok((flow, answer)) => Ok((Some(flow), Outcome::Reached(answer))),
-            Err(Failure::Outcome(outcome)) => Ok((None, outcome)),
-            Err(Failure::NotTried(reason)) => {
-                Err(format!("probe {}/{}: {reason}", probe.to, probe.protocol))
-            }
+            Err(failure) => match failure.outcome() {
+                Ok(outcome) => Ok((None, outcome)),
+                Err(reason) => Err(format!("probe {}/{}: {reason}", probe.to, probe.protocol)),
+            },
         }
     }
 
@@ -103,6 +114,7 @@ impl Flow {
                     socket.bind(&from.into())?;
                 }
                 let socket = UdpSocket::from(socket);
+                datagram::report_all_errors(&socket, probe.to.is_ipv6())?;
                 socket.connect(probe.to)?;
                 let local = socket.local_addr()?;
                 let mut flow = Self::Datagrams { socket, local };
@@ -128,8 +140,7 @@ impl Flow {
     pub(crate) fn ask(&mut self, deadline: Duration) -> Result<Outcome, String> {
         match self.try_ask(Instant::now(), deadline) {
             Ok(answer) => Ok(Outcome::Reached(answer)),
-            Err(Failure::Outcome(outcome)) => Ok(outcome),
-            Err(Failure::NotTried(reason)) => Err(format!("ask over a flow: {reason}")),
+            Err(failure) => failure.outcome().map_err(|it| format!("ask over a flow: {it}")),
         }
     }
 

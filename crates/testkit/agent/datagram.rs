@@ -28,6 +28,17 @@ pub(crate) fn report_destination(socket: &impl AsFd, ipv6: bool) -> io::Result<(
     Ok(())
 }
 
+/// Makes a connected socket report every ICMP error. Without this only some come through: a port
+/// that is closed, but not a host that cannot be reached.
+pub(crate) fn report_all_errors(socket: &impl AsFd, ipv6: bool) -> io::Result<()> {
+    if ipv6 {
+        setsockopt(socket, sockopt::Ipv6RecvErr, &true)?;
+    } else {
+        setsockopt(socket, sockopt::Ipv4RecvErr, &true)?;
+    }
+    Ok(())
+}
+
 /// Takes one datagram, without waiting for it.
 pub(crate) fn receive(socket: &impl AsFd) -> io::Result<Datagram> {
     let mut buffer = vec![0; 2048];

@@ -134,7 +134,7 @@ impl Shared {
                 }
                 (None, outcome) => Ok(Told::Outcome(outcome)),
             },
-            Ask::AskFlow { flow, deadline } => {
+            Ask::QueryFlow { flow, deadline } => {
                 let flow = match lock(&self.open).get(&flow) {
                     Some(Open::Flow(it)) => it.clone(),
                     Some(Open::Server { .. } | Open::Prober(_)) | None => {

@@ -148,7 +148,7 @@ pub(crate) enum Ask {
     /// Opens a connection (or a UDP socket) that is kept.
     OpenFlow(Probe),
     /// Asks the server at the other end of a flow who it is.
-    AskFlow { flow: u64, deadline: Duration },
+    QueryFlow { flow: u64, deadline: Duration },
     /// Probes again and again, at a steady rate.
     StartProber { probe: Probe, every: Duration },
     /// Reports the attempts that have ended since the last call.

@@ -132,6 +132,7 @@ impl Association {
         if let Some(from) = probe.from {
             socket.bind(&SocketAddr::new(from.ip(), 0).into())?;
         }
+        crate::datagram::report_all_errors(&socket, probe.to.is_ipv6())?;
         // Connected, so that only this server's packets come, and ICMP errors too.
         socket.connect(&SocketAddr::new(probe.to.ip(), 0).into())?;
         let local = socket.local_addr()?.as_socket().map(|it| SocketAddr::new(it.ip(), port.0));

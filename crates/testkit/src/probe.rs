@@ -205,7 +205,7 @@ impl Flow {
     ///
     /// When the attempt cannot be made.
     pub fn ask(&self, deadline: Duration) -> anyhow::Result<Outcome> {
-        match self.machine.agent().ask(Ask::AskFlow { flow: self.handle, deadline })? {
+        match self.machine.agent().ask(Ask::QueryFlow { flow: self.handle, deadline })? {
             (_, Told::Outcome(outcome)) => Ok(outcome),
             (_, other) => unexpected(&other),
         }
@@ -257,8 +257,8 @@ impl Drop for Prober {
 }
 
 fn attempts((_, told): (u64, Told)) -> anyhow::Result<Vec<Attempt>> {
-    match told {
-        Told::Attempts(attempts) => Ok(attempts),
-        other => unexpected(&other),
+    if let Told::Attempts(attempts) = told {
+        return Ok(attempts);
     }
+    unexpected(&told)
 }

@@ -4,6 +4,8 @@
 mod kubernetes;
 #[path = "it/labs.rs"]
 mod labs;
+#[path = "it/packet_tables.rs"]
+mod packet_tables;
 #[path = "it/probes.rs"]
 mod probes;
 #[path = "it/skips.rs"]

@@ -15,6 +15,10 @@ use crate::server::line;
 /// The abort's sender has no tag of its own and reflects the other's (RFC 9260, 8.4).
 const REFLECTED_TAG: u8 = 1;
 
+/// The cookie of RFC 9260 lets a server forget until the client brings it back. This one does not
+/// forget, so any text will do.
+const COOKIE: &[u8] = b"portcullis test";
+
 /// The two ends of an association, the client's first.
 type Ends = (SocketAddr, SocketAddr);
 
@@ -88,33 +92,30 @@ fn answer(
     let Some(name) = name else {
         known.remove(&ends);
         // A client that has shaken no hands is told with its own tag.
-        return match first.kind {
-            Kind::Init => reply(first.first_number()?, vec![abort(0)]),
-            _ => reply(packet.tag, vec![abort(REFLECTED_TAG)]),
+        return if first.kind == Kind::Init {
+            reply(first.first_number()?, vec![abort(0)])
+        } else {
+            reply(packet.tag, vec![abort(REFLECTED_TAG)])
         };
     };
-    match first.kind {
-        Kind::Init => {
-            let client_tag = first.first_number()?;
-            known.insert(ends, Known { client_tag, tsn: 1 });
-            reply(client_tag, vec![Chunk::init(Kind::InitAck, own_tag, b"portcullis test")])
-        }
-        kind => {
-            let Some(association) = known.get_mut(&ends).filter(|_| packet.tag == own_tag) else {
-                return reply(packet.tag, vec![abort(REFLECTED_TAG)]);
-            };
-            if kind == Kind::CookieEcho {
-                let ack = Chunk { kind: Kind::CookieAck, flags: 0, value: Vec::new() };
-                return reply(association.client_tag, vec![ack]);
-            }
-            let data = packet.chunks.iter().find(|it| it.kind == Kind::Data)?;
-            let text = line(&name, client, server);
-            let tsn = association.tsn;
-            association.tsn += 1;
-            let chunks = vec![Chunk::sack(data.first_number()?), Chunk::data(tsn, text.as_bytes())];
-            reply(association.client_tag, chunks)
-        }
+    if first.kind == Kind::Init {
+        let client_tag = first.first_number()?;
+        known.insert(ends, Known { client_tag, tsn: 1 });
+        return reply(client_tag, vec![Chunk::init(Kind::InitAck, own_tag, COOKIE)]);
     }
+    let Some(association) = known.get_mut(&ends).filter(|_| packet.tag == own_tag) else {
+        return reply(packet.tag, vec![abort(REFLECTED_TAG)]);
+    };
+    if first.kind == Kind::CookieEcho {
+        let ack = Chunk { kind: Kind::CookieAck, flags: 0, value: Vec::new() };
+        return reply(association.client_tag, vec![ack]);
+    }
+    let data = packet.chunks.iter().find(|it| it.kind == Kind::Data)?;
+    let text = line(&name, client, server);
+    let tsn = association.tsn;
+    association.tsn += 1;
+    let chunks = vec![Chunk::sack(data.first_number()?), Chunk::data(tsn, text.as_bytes())];
+    reply(association.client_tag, chunks)
 }
 
 /// Whether a listener on `at` takes what was sent to `address`.

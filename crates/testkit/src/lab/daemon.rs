@@ -67,11 +67,22 @@ impl Daemon {
     ///
     /// When it has ended; the message says how, and shows its log.
     pub fn check_alive(&self) -> anyhow::Result<()> {
+        self.check_running().with_context(|| self.log_for_people())
+    }
+
+    fn check_running(&self) -> anyhow::Result<()> {
         let ended = lock(&self.child).try_wait().context("ask for the state of a child")?;
-        match ended {
-            None => Ok(()),
-            Some(status) => bail!("{} has ended: {status}; its log:\n{}", self.name, self.log()),
-        }
+        let Some(status) = ended else { return Ok(()) };
+        // Its last words may still be on their way. Only a child of its own that lives on keeps
+        // the streams open.
+        let _still_open = wait::until("its log has ended", Duration::from_millis(500), || {
+            self.readers.iter().all(JoinHandle::is_finished).then_some(())
+        });
+        bail!("it has ended: {status}")
+    }
+
+    fn log_for_people(&self) -> String {
+        format!("{}; its log:\n{}", self.name, self.log())
     }
 
     /// Waits until `ready` has an answer. Fails at once when the program ends before.
@@ -88,11 +99,11 @@ impl Daemon {
         let answer = wait::until_ok(what, deadline, || {
             let answer = ready(self);
             if answer.is_none() {
-                self.check_alive()?;
+                self.check_running()?;
             }
             Ok(answer)
         });
-        answer.with_context(|| format!("{}; its log:\n{}", self.name, self.log()))
+        answer.with_context(|| self.log_for_people())
     }
 
     /// Waits until the log has `text`.

@@ -11,6 +11,7 @@ use testkit::probe::{Outcome, Probe, SILENCE};
 use testkit::{Lab, Machine, Missing, Protocol};
 
 #[test]
+#[expect(clippy::print_stderr, reason = "how long it took, for people who look")]
 fn a_router_a_switch_and_three_hosts_are_built_at_once() -> anyhow::Result<()> {
     for open in OPEN {
         let begin = Instant::now();
@@ -240,6 +241,7 @@ fn nothing_is_left_after_the_test_is_killed() -> anyhow::Result<()> {
 
 #[test]
 #[ignore = "run and killed by the test above"]
+#[expect(clippy::print_stdout, reason = "for the test that started this one")]
 fn holds_a_lab_until_killed() -> anyhow::Result<()> {
     let user = std::env::var("KIND").is_ok_and(|it| it == "user");
     let lab = if user { Lab::in_user_namespace("killed") } else { Lab::as_root("killed") }?;
@@ -286,6 +288,7 @@ fn an_unprivileged_user_gets_a_lab_too() -> anyhow::Result<()> {
 
 #[test]
 #[ignore = "run by the test above, as nobody"]
+#[expect(clippy::print_stdout, reason = "for the test that started this one")]
 fn builds_a_lab_as_nobody() -> anyhow::Result<()> {
     assert!(!nix::unistd::geteuid().is_root());
     let Some(lab) = testkit::require(Lab::new("nobody")) else { return Ok(()) };
@@ -302,7 +305,10 @@ fn builds_a_lab_as_nobody() -> anyhow::Result<()> {
     Ok(())
 }
 
-const OPEN: [fn(&str) -> Result<Lab, Missing>; 2] = [Lab::as_root, Lab::in_user_namespace];
+type Open = fn(&str) -> Result<Lab, Missing>;
+
+/// Both kinds of lab, for tests that must hold in both.
+const OPEN: [Open; 2] = [Lab::as_root, Lab::in_user_namespace];
 
 /// A client, a router, and two nodes on a switch; each node serves its name on port 8080.
 struct Site {

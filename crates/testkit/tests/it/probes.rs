@@ -141,6 +141,7 @@ fn a_prober_reports_when_connections_were_lost() -> anyhow::Result<()> {
 }
 
 #[test]
+#[expect(clippy::print_stderr, reason = "the times, for people who look")]
 fn a_burst_measures_each_connection() -> anyhow::Result<()> {
     both_kinds_of_lab(|pair| {
         let echo = pair.server.serve("web", address("10.9.0.1:0"), Protocol::Tcp)?;
