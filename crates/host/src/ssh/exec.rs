@@ -71,16 +71,15 @@ impl Running {
                 message = self.read.wait() => message,
             };
             let Some(message) = message else { break };
-            match message {
-                ChannelMsg::Close => break,
-                ChannelMsg::Failure | ChannelMsg::OpenFailure(_) => {
-                    return Err(refusal(session, Some(&message)));
-                }
-                #[expect(clippy::wildcard_enum_match_arm, reason = "most are for servers")]
-                message => collected.add(message, limits).map_err(|TooLong| {
-                    ExecuteError::output_too_long(session.name(), command, limits.stdout)
-                })?,
+            if matches!(message, ChannelMsg::Close) {
+                break;
             }
+            if matches!(message, ChannelMsg::Failure | ChannelMsg::OpenFailure(_)) {
+                return Err(refusal(session, Some(&message)));
+            }
+            collected.add(message, limits).map_err(|TooLong| {
+                ExecuteError::output_too_long(session.name(), command, limits.stdout)
+            })?;
         }
         self.over = true;
         collected.into_output().ok_or_else(|| {

@@ -294,7 +294,6 @@ impl Lines {
             if self.buffer.len() > LONGEST_LINE {
                 return Heard::Nonsense(beginning(&self.buffer));
             }
-            #[expect(clippy::wildcard_enum_match_arm, reason = "most are for servers")]
             match self.read.wait().await {
                 Some(ChannelMsg::Data { data }) => self.buffer.extend_from_slice(&data),
                 Some(ChannelMsg::ExtendedData { data, .. }) if self.complaint.len() < 1000 => {

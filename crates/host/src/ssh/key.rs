@@ -62,10 +62,11 @@ impl ClientKey {
     ///
     /// Fails when the text is not a key, or one that needs a passphrase.
     pub fn from_text(text: &str) -> Result<Self, KeyError> {
-        let key = russh::keys::decode_secret_key(text, None).map_err(|source| match source {
-            russh::keys::Error::KeyIsEncrypted => KeyError::Passphrase,
-            #[expect(clippy::wildcard_enum_match_arm, reason = "forty ways of not being a key")]
-            other => KeyError::PrivateKey(other.to_string()),
+        let key = russh::keys::decode_secret_key(text, None).map_err(|source| {
+            if matches!(source, russh::keys::Error::KeyIsEncrypted) {
+                return KeyError::Passphrase;
+            }
+            KeyError::PrivateKey(source.to_string())
         })?;
         if key.is_encrypted() {
             return Err(KeyError::Passphrase);

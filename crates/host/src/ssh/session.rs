@@ -227,11 +227,10 @@ impl client::Handler for Watcher {
             DisconnectReason::ReceivedDisconnect(said) => {
                 format!("the host closed the connection: {}", said.message)
             }
-            DisconnectReason::Error(HandshakeError::Library(error)) => match error {
-                russh::Error::KeepaliveTimeout => "the host does not answer any more".to_owned(),
-                #[expect(clippy::wildcard_enum_match_arm, reason = "worded by the library")]
-                other => other.to_string(),
-            },
+            DisconnectReason::Error(HandshakeError::Library(russh::Error::KeepaliveTimeout)) => {
+                "the host does not answer any more".to_owned()
+            }
+            DisconnectReason::Error(HandshakeError::Library(error)) => error.to_string(),
             DisconnectReason::Error(HandshakeError::HostKey(error)) => error.to_string(),
         };
         self.end.send_if_modified(|end| end.is_none().then(|| *end = Some(reason)).is_some());

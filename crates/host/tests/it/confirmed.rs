@@ -11,11 +11,10 @@ const WAYS: [&str; 2] = ["apply", "nftables"];
 
 #[test]
 fn a_confirmed_change_stays() {
-    let Some(site) = Site::new("confirmed") else { return };
     for user in WAYS {
-        let before = site.connections();
+        let Some(site) = Site::new("confirmed", user) else { return };
         site.inside(async || {
-            let mut ssh = Ssh::new(site.as_user(user));
+            let mut ssh = Ssh::new(site.ssh_host());
             let outputs = ssh.run_confirmed(&change(user, 2000)).await.expect("it is confirmed");
             assert_eq!(outputs.len(), 1);
             assert!(outputs[0].succeeded(), "{outputs:?}");
@@ -24,16 +23,16 @@ fn a_confirmed_change_stays() {
             assert!(site.has_chain(user));
             assert!(run_until_well(&mut ssh, &delete_chain(user)).await.succeeded());
         });
-        assert_eq!(site.connections() - before, 2, "{user}: one to confirm over");
+        assert_eq!(site.connections(), 2, "{user}: one to confirm over");
     }
 }
 
 #[test]
 fn a_change_that_cuts_us_off_is_rolled_back() {
-    let Some(site) = Site::new("cut-off") else { return };
     for user in WAYS {
+        let Some(site) = Site::new("cut-off", user) else { return };
         site.inside(async || {
-            let mut ssh = Ssh::new(site.as_user(user));
+            let mut ssh = Ssh::new(site.ssh_host());
             let cut_off = ConfirmedChange {
                 apply: vec![nft("add table inet t\n\
                      add chain inet t cut { type filter hook prerouting priority -400; }\n\
@@ -51,10 +50,10 @@ fn a_change_that_cuts_us_off_is_rolled_back() {
 
 #[test]
 fn a_change_is_rolled_back_when_the_client_dies() {
-    let Some(site) = Site::new("client-dies") else { return };
     for user in WAYS {
+        let Some(site) = Site::new("client-dies", user) else { return };
         site.inside(async || {
-            let mut ssh = Ssh::new(site.as_user(user));
+            let mut ssh = Ssh::new(site.ssh_host());
             assert!(run_until_well(&mut ssh, &list_links()).await.succeeded());
             give_up_unconfirmed(&site, ssh, user).await;
             wait_until(|| !site.has_chain(user), "the change is rolled back").await;
@@ -64,41 +63,44 @@ fn a_change_is_rolled_back_when_the_client_dies() {
 
 #[test]
 fn a_change_is_rolled_back_when_everything_of_the_session_dies_on_the_host() {
-    let Some(site) = Site::new("host-side-dies") else { return };
+    let Some(site) = Site::new("host-side-dies", "apply") else { return };
     site.inside(async || {
-        let mut ssh = Ssh::new(site.as_user("apply"));
+        let mut ssh = Ssh::new(site.ssh_host());
         assert!(run_until_well(&mut ssh, &list_links()).await.succeeded());
         let change = change("apply", 3000);
         let begun = Instant::now();
         let hold = async {
             // The fresh connection finds nobody: sshd takes no new ones.
             wait_until(|| site.has_chain("apply"), "the change is made").await;
-            site.stop_sshd().expect("it ends");
+            for pid in site.processes("under-test serve") {
+                kill(pid);
+            }
+            site.server.kill();
         };
         let (result, ()) = tokio::join!(ssh.run_confirmed(&change), hold);
         let error = result.expect_err("nobody is there");
         assert!(error.is_retryable(), "{error}");
         wait_until(|| !site.has_chain("apply"), "the change is rolled back").await;
         assert!(begun.elapsed() >= Duration::from_secs(3), "{:?}", begun.elapsed());
-        site.start_sshd().expect("it starts");
+        site.server.restart().expect("it starts");
         assert!(run_until_well(&mut ssh, &list_links()).await.succeeded());
     });
 }
 
 #[test]
 fn a_change_is_rolled_back_even_when_the_process_that_waits_is_killed() {
-    let Some(site) = Site::new("waiting-dies") else { return };
+    let Some(site) = Site::new("waiting-dies", "apply") else { return };
     site.inside(async || {
-        let mut ssh = Ssh::new(site.as_user("apply"));
+        let mut ssh = Ssh::new(site.ssh_host());
         assert!(run_until_well(&mut ssh, &list_links()).await.succeeded());
         give_up_unconfirmed(&site, ssh, "apply").await;
-        for pid in waiting_processes(&site) {
+        for pid in site.processes("under-test rollback") {
             kill(pid);
         }
         tokio::time::sleep(Duration::from_millis(1500)).await;
         assert!(site.has_chain("apply"), "nobody is there to roll it back");
         // The next session finds the orphan.
-        let mut ssh = Ssh::new(site.as_user("apply"));
+        let mut ssh = Ssh::new(site.ssh_host());
         assert!(run_until_well(&mut ssh, &list_links()).await.succeeded());
         wait_until(|| !site.has_chain("apply"), "the change is rolled back").await;
     });
@@ -106,12 +108,12 @@ fn a_change_is_rolled_back_even_when_the_process_that_waits_is_killed() {
 
 #[test]
 fn nothing_else_changes_while_a_change_waits() {
-    let Some(site) = Site::new("waits") else { return };
+    let Some(site) = Site::new("waits", "apply") else { return };
     site.inside(async || {
-        let mut ssh = Ssh::new(site.as_user("apply"));
+        let mut ssh = Ssh::new(site.ssh_host());
         assert!(run_until_well(&mut ssh, &list_links()).await.succeeded());
         give_up_unconfirmed(&site, ssh, "apply").await;
-        let mut ssh = Ssh::new(site.as_user("apply"));
+        let mut ssh = Ssh::new(site.ssh_host());
         assert!(run_until_well(&mut ssh, &list_links()).await.succeeded(), "reading is no change");
         for error in [
             ssh.run(&add_chain("other")).await.expect_err("it waits"),
@@ -128,10 +130,10 @@ fn nothing_else_changes_while_a_change_waits() {
 
 #[test]
 fn a_change_that_is_refused_leaves_nothing_behind() {
-    let Some(site) = Site::new("refused-change") else { return };
     for user in WAYS {
+        let Some(site) = Site::new("refused-change", user) else { return };
         site.inside(async || {
-            let mut ssh = Ssh::new(site.as_user(user));
+            let mut ssh = Ssh::new(site.ssh_host());
             let mut refused = change(user, 1000);
             refused.apply = vec![nft("add chain inet nowhere c\n")];
             refused.rollback = vec![add_chain("rolled-back")];
@@ -153,9 +155,9 @@ fn a_change_that_is_refused_leaves_nothing_behind() {
 
 #[test]
 fn iptables_through_sudo_cannot_be_confirmed_and_says_so() {
-    let Some(site) = Site::new("iptables-confirmed") else { return };
+    let Some(site) = Site::new("iptables-confirmed", "epok") else { return };
     site.inside(async || {
-        let mut ssh = Ssh::new(site.as_user("epok"));
+        let mut ssh = Ssh::new(site.ssh_host());
         let restore = command::Command::new(command::Program::IptablesRestore).arg("--noflush");
         let change = ConfirmedChange {
             apply: vec![restore.clone()],
@@ -188,19 +190,4 @@ async fn give_up_unconfirmed(site: &Site, mut ssh: Ssh, chain: &str) {
         () = wait_until(|| site.has_chain(chain), "the change is made") => {}
         result = ssh.run_confirmed(&change) => panic!("confirmed before we looked: {result:?}"),
     }
-}
-
-/// The processes on the host that wait for a confirmation.
-fn waiting_processes(site: &Site) -> Vec<u32> {
-    let listing = site.host.run("pgrep", &["-f", "host-apply-under-test rollback /run/portcullis"]);
-    let net = std::fs::read_link(site.host.net_path()).expect("the machine is there");
-    listing
-        .expect("one waits")
-        .lines()
-        .filter_map(|line| line.parse().ok())
-        // Only this test's: process numbers are shared by all machines.
-        .filter(|pid: &u32| {
-            std::fs::read_link(format!("/proc/{pid}/ns/net")).is_ok_and(|it| it == net)
-        })
-        .collect()
 }

@@ -10,10 +10,9 @@ use super::site::{Site, add_chain, failure, list_links, run_until_well};
 
 #[test]
 fn ep_12_a_refused_sudo_names_the_line_that_is_missing() {
-    let Some(site) = Site::new("sudo-refused") else { return };
     for user in ["nobody-special", "epok"] {
-        let error =
-            site.inside(async || failure(Ssh::new(site.as_user(user)), &add_chain("c")).await);
+        let Some(site) = Site::new("sudo-refused", user) else { return };
+        let error = site.inside(async || failure(Ssh::new(site.ssh_host()), &add_chain("c")).await);
         let text = error.to_string();
         let line = format!(
             "/etc/sudoers.d/portcullis there: {user} ALL=(root) NOPASSWD: /usr/sbin/nft -f -"
@@ -25,9 +24,9 @@ fn ep_12_a_refused_sudo_names_the_line_that_is_missing() {
 
 #[test]
 fn programs_that_need_no_root_need_no_sudo() {
-    let Some(site) = Site::new("no-sudo") else { return };
+    let Some(site) = Site::new("no-sudo", "nobody-special") else { return };
     site.inside(async || {
-        let mut ssh = Ssh::new(site.as_user("nobody-special"));
+        let mut ssh = Ssh::new(site.ssh_host());
         assert!(ssh.run(&list_links()).await.expect("it runs").succeeded());
         // Outside of an ordinary account's PATH.
         let sysctl = Command::new(Program::Sysctl).args(["-n", "net.ipv4.ip_forward"]);
@@ -37,9 +36,9 @@ fn programs_that_need_no_root_need_no_sudo() {
 
 #[test]
 fn the_predecessors_sudoers_line_is_enough_for_iptables() {
-    let Some(site) = Site::new("epok-sudoers") else { return };
+    let Some(site) = Site::new("epok-sudoers", "epok") else { return };
     site.inside(async || {
-        let mut ssh = Ssh::new(site.as_user("epok"));
+        let mut ssh = Ssh::new(site.ssh_host());
         let restore = Command::new(Program::IptablesRestore)
             .args(["--noflush", "--wait", "5"])
             .stdin("*nat\n:PORTCULLIS - [0:0]\n-A PORTCULLIS -j RETURN\nCOMMIT\n");
@@ -53,9 +52,9 @@ fn the_predecessors_sudoers_line_is_enough_for_iptables() {
 
 #[test]
 fn what_nft_complains_about_is_an_output() {
-    let Some(site) = Site::new("nft-complains") else { return };
+    let Some(site) = Site::new("nft-complains", "nftables") else { return };
     site.inside(async || {
-        let mut ssh = Ssh::new(site.as_user("nftables"));
+        let mut ssh = Ssh::new(site.ssh_host());
         let output = ssh.run(&super::site::delete_chain("none")).await.expect("it runs");
         assert_eq!(output.status, Some(1));
         assert!(output.stderr.contains("No such file or directory"), "{output:?}");
@@ -64,13 +63,15 @@ fn what_nft_complains_about_is_an_output() {
 
 #[test]
 fn ep_12_a_hanging_command_ends_at_the_deadline_and_the_next_one_runs() {
-    let Some(site) = Site::new("hanging") else { return };
-    let hangs = site.path("hangs");
-    write_program(hangs.as_ref(), "exec sleep 60");
-    site.host.run("mount", &["--bind", &hangs, "/usr/sbin/nft"]).expect("nft hangs");
+    let dir = tempfile::tempdir().expect("a directory");
+    let hangs = dir.path().join("nft");
+    write_program(&hangs, "exec sleep 60");
+    let hangs = hangs.display().to_string();
     for user in ["apply", "nftables"] {
+        let Some(site) = Site::new("hanging", user) else { return };
+        site.host.run("mount", &["--bind", &hangs, "/usr/sbin/nft"]).expect("nft hangs");
         site.inside(async || {
-            let mut host = site.as_user(user);
+            let mut host = site.ssh_host();
             host.timing.command = Duration::from_millis(800);
             let mut ssh = Ssh::new(host);
             run_until_well(&mut ssh, &list_links()).await;
