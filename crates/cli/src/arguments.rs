@@ -4,10 +4,13 @@ use clap::{Parser, ValueEnum};
 
 use crate::cleanup::CleanupArguments;
 use crate::completion::CompletionArguments;
+use crate::controller_command::ControllerArguments;
 use crate::demo::DemoArguments;
 use crate::doctor::DoctorArguments;
 use crate::epok::options::EpokOptions;
+use crate::host_apply::HostApplyArguments;
 use crate::install::InstallArguments;
+use crate::migrate::MigrateArguments;
 use crate::plan::{PlanArguments, RenderArguments};
 use crate::status::StatusArguments;
 
@@ -52,6 +55,8 @@ pub(crate) enum Output {
 /// What to do.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Subcommand {
+    /// Keep hosts as the objects of a cluster, or of a directory, ask for
+    Controller(ControllerArguments),
     /// Print what would change on hosts, and why; works offline
     Plan(PlanArguments),
     /// Print whole rulesets, as the kernel would get them; works offline
@@ -62,8 +67,13 @@ pub(crate) enum Subcommand {
     Status(StatusArguments),
     /// Check kernel, programs, hosts and cluster; say what to do
     Doctor(DoctorArguments),
+    /// Read what a predecessor left, report what maps and what differs, take over without a gap
+    Migrate(MigrateArguments),
     /// Take Epok's options, environment and subcommands, and do its work
     Epok(EpokOptions),
+    /// Apply rules for a controller elsewhere; started by sshd as a forced command
+    #[command(hide = true)]
+    HostApply(HostApplyArguments),
     /// Print what must be installed elsewhere: manifests, a systemd unit, sudoers lines
     Install(InstallArguments),
     /// Print a script that lets a shell complete these arguments

@@ -19,9 +19,6 @@ use crate::{host_choice, plan, print, reach};
 /// Where unconfirmed changes are noted on a host; see `host_apply`.
 pub(crate) const RUNTIME_DIRECTORY: &str = "/run/portcullis";
 
-/// Every option that makes rules somewhere, so that no rule is overlooked.
-const ALL: Options = Options { accept_forwarded: true, masquerade: true, hairpin: true };
-
 const EXAMPLES: &str = "\
 Examples:
   portcullis cleanup --dry-run              what there is of ours on this machine
@@ -91,6 +88,22 @@ pub(crate) async fn run(arguments: &CleanupArguments, output: Output) -> Result 
     failure.map_or(Ok(Ending::Done), Err)
 }
 
+/// Prints what was removed from one host.
+pub(crate) fn print_removed(
+    settings: &HostSettings,
+    removed: Vec<String>,
+    dry_run: bool,
+    output: Output,
+) -> Result<()> {
+    let host = settings.name.to_string();
+    let hosts = vec![Cleaned { host, executor: reach::describe(settings), removed }];
+    let report = Report { dry_run, hosts };
+    match output {
+        Output::Json => print::json(&report),
+        Output::Text => print_report(&report),
+    }
+}
+
 fn print_report(report: &Report) -> Result<()> {
     let verb = if report.dry_run { "would remove" } else { "removed" };
     for host in &report.hosts {
@@ -147,7 +160,9 @@ pub(crate) async fn clean_backend(
     backend: Backend,
     dry_run: bool,
 ) -> Result<Vec<String>> {
-    let observed = match host_choice::observe(executor, backend, ALL).await {
+    // Chains of iptables that belong to a host with nftables are found by the other backend.
+    let options = Options::default();
+    let observed = match host_choice::observe(executor, backend, options).await {
         Ok(observed) => observed,
         Err(error) => match error.downcast_ref::<ExecuteError>() {
             Some(

@@ -4,31 +4,70 @@
 mod addresses;
 mod host_key;
 pub(crate) mod options;
+mod running;
 
-use api::host::Host;
+use api::host::{Host, HostSettings};
+use firewall::Backend;
 
-use self::options::{CleanOptions, EpokOptions, Executor};
+use self::options::{CleanExecutor, CleanOptions, EpokOptions, Executor, MachineOptions};
 use crate::arguments::Output;
 use crate::ending::{Ending, Result, refused};
-use crate::{declared, manifest, print};
+use crate::{cleanup, declared, manifest, print, reach, take_over};
 
 /// Does what Epok does with these options.
 pub(crate) async fn run(options: &EpokOptions, output: Output) -> Result {
-    let host = host(options).await?;
+    if let Executor::Clean(clean_options) = &options.executor {
+        return clean(clean_options, output).await;
+    }
+    let mut remarks = Vec::new();
+    let host = host(options, &mut remarks).await?;
+    for remark in &remarks {
+        print::note(format_args!("note: {remark}"));
+    }
     if options.print_host {
         manifest::print(&host, output)?;
         return Ok(Ending::Done);
     }
-    Err(refused("not yet"))
+    running::run(options, host).await
 }
 
-/// Does what epok-clean does.
-pub(crate) async fn clean(_options: &CleanOptions, _output: Output) -> Result {
-    Err(refused("not yet"))
+/// Does what epok-clean does: removes every rule of Epok's, and ours.
+pub(crate) async fn clean(options: &CleanOptions, output: Output) -> Result {
+    for remark in options.batch.remarks() {
+        print::note(format_args!("note: {remark}"));
+    }
+    let settings = match &options.executor {
+        CleanExecutor::Local => cleanup::this_machine()?,
+        CleanExecutor::Ssh(ssh) => {
+            // Its interfaces do not matter for a clean-up.
+            let machine =
+                MachineOptions { interfaces: Some("lo".to_owned()), ..MachineOptions::default() };
+            let mut host = machine.meaning("host")?.host;
+            let key = host_key::pinned(ssh).await?;
+            ssh.apply_to(&mut host, key)?;
+            settings(&host)?
+        }
+    };
+    let mut executor = reach::executor(&settings, None).await?;
+    let left = take_over::find(&mut *executor).await?;
+    let mut removed: Vec<String> = left.rules.iter().map(take_over::describe).collect();
+    if let Some(removal) = left.removal().filter(|_| !options.dry_run) {
+        reach::succeed(&mut *executor, &removal).await?;
+    }
+    for backend in [Backend::Nftables, Backend::Iptables] {
+        removed.extend(cleanup::clean_backend(&mut *executor, backend, options.dry_run).await?);
+    }
+    for line in &left.unclear {
+        print::note(format_args!(
+            "warning: left alone, because it is not quite as Epok writes it: {line}"
+        ));
+    }
+    cleanup::print_removed(&settings, removed, options.dry_run, output)?;
+    Ok(if left.unclear.is_empty() { Ending::Done } else { Ending::Found })
 }
 
-/// Returns the Host that the options mean, and says what they do not mean.
-async fn host(options: &EpokOptions) -> Result<Host> {
+/// Returns the Host that the options mean, and adds what they do not mean to `remarks`.
+pub(crate) async fn host(options: &EpokOptions, remarks: &mut Vec<String>) -> Result<Host> {
     let name = match &options.executor {
         Executor::Ssh(ssh) => ssh.user_and_address()?.1.to_lowercase(),
         Executor::Local | Executor::Clean(_) => declared::this_machine()?,
@@ -38,11 +77,9 @@ async fn host(options: &EpokOptions) -> Result<Host> {
         Ok(name) => name.to_string(),
         Err(_) => "epok".to_owned(),
     };
-    let mut meaning = options.machine.meaning(&name)?;
-    meaning.remarks.extend(options.batch.remarks());
-    for remark in &meaning.remarks {
-        print::note(format_args!("note: {remark}"));
-    }
+    let meaning = options.machine.meaning(&name)?;
+    remarks.extend(meaning.remarks);
+    remarks.extend(options.batch.remarks());
     let mut host = meaning.host;
     match options.backend.as_str() {
         "auto" | "nftables" => {}
@@ -63,4 +100,10 @@ async fn host(options: &EpokOptions) -> Result<Host> {
         ssh.apply_to(&mut host, key)?;
     }
     Ok(host)
+}
+
+fn settings(host: &Host) -> Result<HostSettings> {
+    host.settings().map_err(|problems| {
+        refused(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+    })
 }

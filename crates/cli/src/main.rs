@@ -7,21 +7,25 @@ mod arguments;
 mod cleanup;
 mod completion;
 mod connection;
+mod controller_command;
 mod declared;
 mod demo;
 mod doctor;
 mod ending;
 mod epok;
+mod host_apply;
 mod host_choice;
 mod install;
 mod logging;
 mod manifest;
+mod migrate;
 mod objects;
 mod plan;
 mod print;
 mod reach;
 mod ssh_scan;
 mod status;
+mod take_over;
 mod version;
 
 use std::ffi::OsString;
@@ -63,12 +67,15 @@ fn parse<T: Parser>(arguments: &[OsString], go_on: impl FnOnce(T) -> Result) -> 
 fn portcullis(arguments: Arguments) -> Result {
     let output = arguments.output;
     match arguments.subcommand {
+        Subcommand::Controller(it) => block_on(controller_command::run(&it)),
         Subcommand::Plan(it) => block_on(plan::plan(&it, output)),
         Subcommand::Render(it) => block_on(plan::render(&it, output)),
         Subcommand::Cleanup(it) => block_on(cleanup::run(&it, output)),
         Subcommand::Status(it) => block_on(status::run(&it, output)),
         Subcommand::Doctor(it) => block_on(doctor::run(&it, output)),
+        Subcommand::Migrate(it) => block_on(migrate::run(&it, output)),
         Subcommand::Epok(it) => block_on(epok::run(&it, output)),
+        Subcommand::HostApply(it) => block_on(host_apply::run(&it)),
         Subcommand::Install(it) => install::run(&it, output),
         Subcommand::Completion(it) => completion::run(&it),
         Subcommand::Version => version::run(output),
@@ -79,5 +86,9 @@ fn portcullis(arguments: Arguments) -> Result {
 fn block_on(work: impl Future<Output = Result>) -> Result {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    runtime.context("cannot start the runtime")?.block_on(work)
+    let runtime = runtime.context("cannot start the runtime")?;
+    let ending = runtime.block_on(work);
+    // A thread may still wait for standard input; nobody waits for it.
+    runtime.shutdown_background();
+    ending
 }

@@ -21,7 +21,8 @@ pub(crate) fn yaml(object: &impl Serialize) -> Result<String> {
     serde_saphyr::to_string(&document(object)?).context("cannot write an object as YAML")
 }
 
-fn document(object: &impl Serialize) -> Result<Value> {
+/// Returns one object without the fields that only a cluster fills in.
+pub(crate) fn document(object: &impl Serialize) -> Result<Value> {
     let mut value = serde_json::to_value(object)?;
     if let Value::Object(fields) = &mut value {
         fields.remove("status");

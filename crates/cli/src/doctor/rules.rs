@@ -36,9 +36,9 @@ async fn forward_policy() -> Check {
         AREA,
         NAME,
         format!("{} drops forwarded packets by policy", dropping.join(", ")),
-        "set acceptForwarded: true on the Host (or --accept-forwarded), and see that this chain's \
-         own rules accept packets to the nodes: an accept in one chain does not overrule a drop in \
-         another",
+        "where it is iptables' FORWARD chain, set acceptForwarded: true on the Host (or \
+         --accept-forwarded); any other chain needs a rule of its own that accepts packets to the \
+         nodes, for example `ct status dnat accept`",
     )
 }
 

@@ -6,6 +6,7 @@ use super::{Document, replace};
 use crate::ending::Result;
 
 const CUSTOM_RESOURCES: &str = include_str!("../../../../deploy/crds/hosts.portcullis.dev.yaml");
+const PERMISSIONS: &str = include_str!("../../../../deploy/rbac/controller.yaml");
 const DEPLOYMENT: &str = include_str!("../../../../deploy/kubernetes/deployment.yaml");
 
 const IMAGE: &str = "portcullis:latest";
@@ -27,7 +28,7 @@ pub(super) fn document(arguments: &ManifestsArguments) -> Result<Document> {
     let deployment = replace(DEPLOYMENT, IMAGE, &arguments.image)?;
     let replicas = format!("replicas: {}\n", arguments.replicas);
     let deployment = replace(&deployment, "replicas: 2\n", &replicas)?;
-    let parts = [CUSTOM_RESOURCES, &deployment];
+    let parts = [CUSTOM_RESOURCES, PERMISSIONS, &deployment];
     let parts = parts.map(|it| it.trim_start_matches("---\n").trim_end());
     Ok(Document {
         kind: "manifests",
@@ -35,7 +36,11 @@ pub(super) fn document(arguments: &ManifestsArguments) -> Result<Document> {
         text: format!("{}\n", parts.join("\n---\n")),
         steps: vec![
             "apply them: portcullis install manifests | kubectl apply -f -".to_owned(),
-            "write a Host object for each machine that forwards".to_owned(),
+            "for Hosts over SSH: kubectl create secret generic portcullis-ssh -n portcullis \
+             --from-file=ssh-privatekey=KEY"
+                .to_owned(),
+            "write a Host object for each machine that forwards: kubectl explain host.spec"
+                .to_owned(),
         ],
     })
 }

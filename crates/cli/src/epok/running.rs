@@ -1,0 +1,112 @@
+//! Epok's long run: take over what Epok left, then keep the host as the annotations ask.
+
+use std::time::Duration;
+
+use api::host::Host;
+use controller::Settings;
+use firewall::Backend;
+use host::ExecuteError;
+use tracing_subscriber::EnvFilter;
+
+use super::options::EpokOptions;
+use crate::ending::{Ending, Result};
+use crate::migrate::Work;
+use crate::objects::ObjectOptions;
+use crate::{controller_command, host_choice, reach};
+
+/// How long to wait before a failed start is tried again.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// Runs until it is asked to stop; the rules stay.
+pub(super) async fn run(options: &EpokOptions, mut host: Host) -> Result {
+    start_log();
+    let connection = crate::connection::ConnectionOptions::default();
+    let source = controller_command::source(options.manifests.as_deref(), &connection).await?;
+    let objects =
+        ObjectOptions { manifests: options.manifests.iter().cloned().collect(), connection };
+    let mut stopped = std::pin::pin!(controller_command::stopped()?);
+
+    // A host or a cluster that does not answer yet is waited for; Epok's rules work meanwhile.
+    loop {
+        let attempt = begin(options, &mut host, &objects);
+        let failure = tokio::select! {
+            begun = attempt => begun.err(),
+            () = &mut stopped => return Ok(Ending::Done),
+        };
+        let Some(error) = failure else { break };
+        if error.is::<crate::ending::Refused>() {
+            return Err(error);
+        }
+        tracing::warn!(error = format!("{error:#}"), "cannot take the host over yet; trying again");
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE) => {}
+            () = &mut stopped => return Ok(Ending::Done),
+        }
+    }
+
+    let local_host =
+        host.spec.executor.local.is_some().then(|| host.metadata.name.clone()).flatten();
+    let settings = Settings {
+        source,
+        hosts: vec![host],
+        local_host,
+        listen: options.listen,
+        resync: Duration::from_secs(60),
+        identity: controller_command::identity(),
+        // Epok has one replica, and its account may not hold leases.
+        leader_election: false,
+    };
+    controller::run(settings, stopped).await?;
+    Ok(Ending::Done)
+}
+
+/// Chooses the backend and takes over what Epok left.
+async fn begin(options: &EpokOptions, host: &mut Host, objects: &ObjectOptions) -> Result<()> {
+    if options.backend == "auto" {
+        choose_backend(host).await?;
+    }
+    let mut work = Work::new(objects, host.clone()).await?;
+    let left = work.look().await?;
+    if left.rules.is_empty() && left.unclear.is_empty() {
+        return Ok(());
+    }
+    tracing::info!(rules = left.rules.len(), "taking over the rules that Epok left");
+    let done = work.take_over().await?;
+    tracing::info!(steps = done.steps.len(), removed = done.removed, "the host is taken over");
+    for kept in &done.kept {
+        tracing::warn!("left alone: {kept}");
+    }
+    Ok(())
+}
+
+/// nftables where the host lets us use it, iptables where its sudoers line permits only that.
+async fn choose_backend(host: &mut Host) -> Result<()> {
+    let settings = super::settings(host)?;
+    let mut executor = reach::executor(&settings, None).await?;
+    let options = host_choice::options(&settings);
+    let listed = host_choice::observe(&mut *executor, Backend::Nftables, options).await;
+    let Err(error) = listed else { return Ok(()) };
+    match error.downcast_ref::<ExecuteError>() {
+        Some(
+            reason @ (ExecuteError::CannotStart { .. }
+            | ExecuteError::SudoRefused { .. }
+            | ExecuteError::Refused { .. }),
+        ) => {
+            tracing::warn!(%reason, "nftables cannot be used on the host; iptables is used instead");
+            host.spec.backend = "iptables".to_owned();
+            Ok(())
+        }
+        Some(_) | None => Err(error),
+    }
+}
+
+/// Logs as `EPOK_LOG_LEVEL` says; what cannot be read means `info`, as with Epok.
+fn start_log() {
+    let filter =
+        EnvFilter::try_from_env("EPOK_LOG_LEVEL").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+}
