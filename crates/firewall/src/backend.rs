@@ -16,6 +16,7 @@ use crate::nftables::listing::{self, NotAListing};
 use crate::nftables::plan::{Change, TablePlan};
 use crate::nftables::table::Table;
 use crate::nftables::{plan, render};
+use crate::reach::Reach;
 use crate::{iptables, nftables};
 
 /// The programs that list a family, and those that change it.
@@ -169,12 +170,14 @@ impl Backend {
         }
         match (&desired.nftables, &observed.nftables) {
             (Some(new), Some(old)) => {
-                let table = nftables::keep::with_kept(new, old, keep, &desired.node_sets);
+                let mut table = nftables::keep::with_kept(new, old, keep, &desired.node_sets);
                 let mut families = desired.iptables.clone();
                 if table != *new {
-                    let keys = table.keys();
-                    follow(&mut families.ipv4, &observed.iptables.ipv4, &keys);
-                    follow(&mut families.ipv6, &observed.iptables.ipv6, &keys);
+                    let state = Observed { nftables: Some(table), ..Observed::default() };
+                    let [v4, v6] = Reach::new(&state).keys();
+                    table = state.nftables.unwrap_or_default();
+                    follow(&mut families.ipv4, &observed.iptables.ipv4, &v4);
+                    follow(&mut families.ipv6, &observed.iptables.ipv6, &v6);
                 }
                 plan_between(Some(&table), &families, observed)
             }

@@ -98,6 +98,21 @@ impl<'a> Reach<'a> {
         targets
     }
 
+    /// The host ports that lead to targets of IPv4, and those that lead to targets of IPv6.
+    pub(crate) fn keys(&self) -> [BTreeSet<(Protocol, u16)>; 2] {
+        let mut keys = [BTreeSet::new(), BTreeSet::new()];
+        for protocol in Protocol::ALL {
+            for (exposure, port) in self.ports(protocol) {
+                for target in self.targets(exposure, (protocol, port)) {
+                    let [v4, v6] = &mut keys;
+                    let keys = if target.is_ipv6() { v6 } else { v4 };
+                    keys.insert((protocol, port.get()));
+                }
+            }
+        }
+        keys
+    }
+
     /// Whether any host port of a protocol leads to an address.
     pub(crate) fn leads_to(&self, protocol: Protocol, address: IpAddr) -> bool {
         let ports = self.ports(protocol);

@@ -18,5 +18,7 @@ mod kernel;
 mod laws;
 #[path = "it/packets.rs"]
 mod packets;
+#[path = "it/speed.rs"]
+mod speed;
 #[path = "it/takeover.rs"]
 mod takeover;

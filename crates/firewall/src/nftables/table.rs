@@ -76,11 +76,6 @@ impl Table {
         self.forwards.get(&exposure).unwrap_or(&NONE)
     }
 
-    /// The host ports that are forwarded.
-    pub(crate) fn keys(&self) -> BTreeSet<(Protocol, u16)> {
-        self.forwards.values().flat_map(BTreeMap::keys).map(|it| (it.0, it.1.get())).collect()
-    }
-
     /// How many host ports are forwarded.
     pub(crate) fn count(&self) -> usize {
         self.forwards.values().map(BTreeMap::len).sum()

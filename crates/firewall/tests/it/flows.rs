@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use expect_test::{Expect, expect};
 use firewall::{Backend, Observed, conntrack, guard};
 use testkit::probe::{Probe, SILENCE};
-use testkit::{Lab, Protocol};
+use testkit::{Lab, Machine, Protocol};
 
 use crate::cases;
 use crate::kernel::{observe, run};
@@ -84,6 +84,8 @@ fn a_client_that_never_stops_sending_moves_on() -> anyhow::Result<()> {
             new.serve("new", "[::]:30053".parse()?, Protocol::Udp)?,
             host.serve("host", "[::]:53".parse()?, Protocol::Udp)?,
         ];
+        // Flows are tracked only from the first rule on that translates addresses.
+        apply(&host, backend, &format!("{TWO} 9/udp nodes all:9 for Service net/other"))?;
         let probe = Probe::new("203.0.113.1:53".parse()?, Protocol::Udp);
         let (flow, _) = client.flow(probe)?;
         let flow = flow.expect("the host itself answers");
@@ -91,10 +93,7 @@ fn a_client_that_never_stops_sending_moves_on() -> anyhow::Result<()> {
         for (node, name) in [("10.0.1.1", "old"), ("10.0.2.1", "new")] {
             let before = observe(&host, backend);
             let text = format!("internal eth0\n nodes all {node}\n 53/udp nodes all:30053 for Service net/dns");
-            let desired = backend.render(&cases::read(&text)?);
-            for command in backend.plan(&desired, &before, &BTreeSet::new()).commands() {
-                assert!(run(&host, &command).succeeded());
-            }
+            apply(&host, backend, &text)?;
             let bound = flow.ask(SILENCE)?;
             assert_ne!(bound.server(), Some(name), "without us, the flow stays where it was");
             for command in conntrack::stale(&before, &observe(&host, backend), &addresses()) {
@@ -103,6 +102,15 @@ fn a_client_that_never_stops_sending_moves_on() -> anyhow::Result<()> {
             }
             assert_eq!(flow.ask(SILENCE)?.server(), Some(name), "{backend:?}");
         }
+    }
+    Ok(())
+}
+
+fn apply(host: &Machine, backend: Backend, text: &str) -> anyhow::Result<()> {
+    let desired = backend.render(&cases::read(text)?);
+    let plan = backend.plan(&desired, &observe(host, backend), &BTreeSet::new());
+    for command in plan.commands() {
+        assert!(run(host, &command).succeeded());
     }
     Ok(())
 }

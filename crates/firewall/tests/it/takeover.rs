@@ -45,7 +45,7 @@ fn a_host_is_taken_over_without_a_lost_connection() -> anyhow::Result<()> {
         )?;
         let probe = Probe::new("203.0.113.1:443".parse()?, Protocol::Tcp);
         let prober = client.prober(probe, Duration::from_millis(5))?;
-        let before = testkit::wait::until(Duration::from_secs(10), "connections", || {
+        let before = testkit::wait::until("connections", Duration::from_secs(10), || {
             let seen = prober.read().unwrap_or_default();
             (!seen.is_empty()).then_some(seen)
         });
