@@ -8,8 +8,8 @@
 //!   [`Limits::cap`](crate::backoff::Limits) and never becomes the last one;
 //! - after a gap that the server cannot bridge, the complete list is read again, so what was
 //!   deleted meanwhile is gone;
-//! - a connection that died without a word is noticed within [`Settings::watch_timeout`] and a
-//!   few seconds;
+//! - a connection that died without a word is noticed within [`Settings::watch_timeout`] and
+//!   [`Settings::silence`];
 //! - memory holds what planning reads and no more: an object that does not concern us is dropped
 //!   as it is decoded.
 
@@ -39,9 +39,10 @@ use crate::source::{Health, Source};
 pub struct Settings {
     /// When to try again.
     pub backoff: Limits,
-    /// How long the server keeps a watch open. Another few seconds of silence after that mean a
-    /// dead connection.
+    /// How long the server keeps a watch open before we ask for a new one.
     pub watch_timeout: Duration,
+    /// How long silence may last beyond that. Then the connection is dead.
+    pub silence: Duration,
     /// How long the server may take to begin to answer, and for each page of a list.
     pub request_timeout: Duration,
     /// How many objects a page of a list holds: bounds memory while listing.
@@ -53,6 +54,7 @@ impl Default for Settings {
         Self {
             backoff: Limits::default(),
             watch_timeout: Duration::from_secs(60),
+            silence: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
             page_size: 200,
         }

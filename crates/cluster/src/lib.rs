@@ -16,6 +16,5 @@ pub mod leader;
 pub mod manifests;
 pub mod report;
 pub mod secret;
-pub mod secret;
 pub mod source;
 mod trouble;

@@ -3,18 +3,23 @@
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 
+use crate::trouble::Trouble;
+
 /// Why a value of a Secret cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// The API server did not give the Secret.
-    #[error("cannot read Secret {namespace}/{name}: {source}; allow `get` on it in the Role of the controller")]
+    #[error(
+        "cannot read Secret {namespace}/{name}: {why}; allow `get` on it in the Role of the \
+         controller"
+    )]
     Read {
         /// The Secret's namespace.
         namespace: String,
         /// The Secret's name.
         name: String,
         /// What the API server said.
-        source: Box<kube::Error>,
+        why: String,
     },
     /// The Secret has no such key.
     #[error("Secret {namespace}/{name} has no key `{key}`")]
@@ -53,8 +58,9 @@ pub async fn read(
     let secrets = Api::<Secret>::namespaced(client.clone(), &namespace);
     let secret = match secrets.get(&name).await {
         Ok(secret) => secret,
-        Err(source) => {
-            return Err(SecretError::Read { namespace, name, source: Box::new(source) });
+        Err(error) => {
+            let why = Trouble::from(error).chain();
+            return Err(SecretError::Read { namespace, name, why });
         }
     };
     let value = secret.data.and_then(|mut it| it.remove(&key));

@@ -110,3 +110,75 @@ impl Feed {
         self.delivered.insert(object.reference(), self.keeps.then(|| object.clone()));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+    use k8s_openapi::api::core::v1::Service;
+
+    use super::*;
+
+    #[test]
+    fn a_list_is_delivered_whole() {
+        let mut feed = Feed::new(ObjectKind::Service);
+        check(
+            Some(feed.listed(vec![relevant("a"), irrelevant("b"), relevant("c")])),
+            expect![[r#"reset web/a web/c"#]],
+        );
+        // What is missing from the next list is gone with it.
+        check(Some(feed.listed(vec![relevant("c")])), expect![[r#"reset web/c"#]]);
+        check(feed.deleted(&irrelevant("a")), expect![[r#"nothing"#]]);
+    }
+
+    #[test]
+    fn what_does_not_concern_us_costs_nothing_unless_it_did() {
+        let mut feed = Feed::new(ObjectKind::Service);
+        check(feed.applied(irrelevant("a")), expect![[r#"nothing"#]]);
+        check(feed.applied(relevant("a")), expect![[r#"applied Service web/a"#]]);
+        check(feed.applied(irrelevant("a")), expect![[r#"deleted Service web/a"#]]);
+        check(feed.applied(irrelevant("a")), expect![[r#"nothing"#]]);
+        check(feed.deleted(&relevant("a")), expect![[r#"nothing"#]]);
+    }
+
+    #[test]
+    fn an_unreadable_object_keeps_its_last_good_state() {
+        let mut feed = Feed::new(ObjectKind::Host);
+        check(Some(feed.listed(vec![unreadable("a"), relevant("b")])), expect![[r#"reset web/b"#]]);
+        check(feed.applied(relevant("a")), expect![[r#"applied Service web/a"#]]);
+        check(feed.applied(unreadable("a")), expect![[r#"nothing"#]]);
+        check(Some(feed.listed(vec![unreadable("a")])), expect![[r#"reset web/a"#]]);
+        assert_eq!(feed.unreadable().values().collect::<Vec<_>>(), ["broken"]);
+
+        check(feed.applied(relevant("a")), expect![[r#"applied Service web/a"#]]);
+        assert!(feed.unreadable().is_empty());
+        check(feed.deleted(&unreadable("a")), expect![[r#"deleted Service web/a"#]]);
+    }
+
+    fn relevant(name: &str) -> Reduced {
+        let mut service = Service::default();
+        service.metadata.name = Some(name.to_owned());
+        service.metadata.namespace = Some("web".to_owned());
+        Reduced::Relevant(Box::new(Object::Service(Box::new(service))))
+    }
+
+    fn irrelevant(name: &str) -> Reduced {
+        Reduced::Irrelevant(relevant(name).reference())
+    }
+
+    fn unreadable(name: &str) -> Reduced {
+        Reduced::Unreadable(relevant(name).reference(), "broken".to_owned())
+    }
+
+    #[track_caller]
+    fn check(change: Option<Change>, expected: Expect) {
+        let text = match change {
+            None => "nothing".to_owned(),
+            Some(Change::Applied(object)) => format!("applied {}", object.reference()),
+            Some(Change::Deleted(reference)) => format!("deleted {reference}"),
+            Some(Change::Reset(_, objects)) => objects
+                .iter()
+                .fold("reset".to_owned(), |text, it| format!("{text} web/{}", it.reference().name)),
+        };
+        expected.assert_eq(&text);
+    }
+}

@@ -26,9 +26,6 @@ use crate::trouble::{Trouble, status_code};
 /// each watch at once must not be answered with a loop without a pause.
 const SHORTEST_WATCH: Duration = Duration::from_secs(1);
 
-/// How long silence may last beyond the time when the server should have ended the watch.
-const SILENCE_MARGIN: Duration = Duration::from_secs(10);
-
 /// How many failures in a row make the position untrustworthy, so that the list is read again.
 /// The server may have been restored from a backup and wait for a version that never comes.
 const FAILURES_PER_POSITION: u32 = 3;
@@ -113,7 +110,7 @@ impl<K: Followed> Follower<K> {
 
     /// Watches from `version` until the server ends the watch.
     async fn watch(&mut self, version: String) -> Result<(), Trouble> {
-        let Settings { watch_timeout, request_timeout, .. } = self.context.settings;
+        let Settings { watch_timeout, request_timeout, silence, .. } = self.context.settings;
         let seconds = u32::try_from(watch_timeout.as_secs()).unwrap_or(u32::MAX).max(1);
         let params = WatchParams::default().timeout(seconds);
         let stream = timeout(request_timeout, self.api.watch(&params, &version)).await;
@@ -122,7 +119,7 @@ impl<K: Followed> Follower<K> {
         let opened = Instant::now();
         self.set_state(State::Watching);
 
-        let silence = watch_timeout + SILENCE_MARGIN;
+        let silence = watch_timeout + silence;
         loop {
             let event = timeout(silence, stream.next()).await;
             let Some(event) = event.map_err(|_| Trouble::Silent(silence))? else { break };

@@ -79,11 +79,24 @@ impl Header {
         for line in text.lines() {
             let Some((key, value)) = line.split_once(':') else { continue };
             let value = value.split(" #").next().unwrap_or(value);
-            let value = value.trim().trim_matches(['"', '\'']);
-            let value = (!value.is_empty()).then(|| value.to_owned());
+            let value = Some(unquoted(value)).filter(|it| !it.is_empty());
             let indent = key.len() - key.trim_start().len();
             if indent == 0 {
                 in_metadata = key.trim() == "metadata";
+            }
+            // `metadata: { name: blog, namespace: web }`
+            let braced = value.as_deref().filter(|_| indent == 0 && in_metadata);
+            for (key, value) in braced
+                .iter()
+                .flat_map(|it| it.split(['{', ',', '}']))
+                .filter_map(|it| it.split_once(':'))
+            {
+                let value = Some(unquoted(value)).filter(|it| !it.is_empty());
+                match unquoted(key).as_str() {
+                    "name" => metadata.name = metadata.name.or(value),
+                    "namespace" => metadata.namespace = metadata.namespace.or(value),
+                    _ => {}
+                }
             }
             match (indent, key.trim()) {
                 (0, "apiVersion") => header.api_version = header.api_version.or(value),
@@ -100,6 +113,10 @@ impl Header {
     }
 }
 
+fn unquoted(text: &str) -> String {
+    text.trim().trim_matches(['"', '\'']).to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,6 +130,14 @@ mod tests {
         check(
             "apiVersion: v1\nkind: Node\nmetadata:\n    name: n1\n  x: {",
             Unreadable::Object(ObjectRef::cluster(ObjectKind::Node, "n1")),
+        );
+    }
+
+    #[test]
+    fn guesses_from_braces_too() {
+        check(
+            "apiVersion: v1\nkind: Service\nmetadata: { name: 'blog', namespace: web, labels: {a: b}\nspec: 7",
+            Unreadable::Object(ObjectRef::namespaced(ObjectKind::Service, "web", "blog")),
         );
     }
 

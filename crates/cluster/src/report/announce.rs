@@ -82,10 +82,12 @@ impl Announcer {
     /// told](Self::told).
     pub(super) fn due(&mut self, now: Instant) -> Vec<Finding> {
         let mut due = Vec::new();
-        for (finding, told) in &mut self.findings {
-            if told.due.is_none_or(|it| it > now) {
-                continue;
-            }
+        let waiting = self.findings.iter_mut();
+        let mut waiting: Vec<_> =
+            waiting.filter(|(_, it)| it.due.is_some_and(|it| it <= now)).collect();
+        // What was never told goes first, so that renewals starve nobody.
+        waiting.sort_by_key(|(_, it)| it.at);
+        for (finding, told) in waiting {
             let object = self
                 .objects
                 .entry(finding.object.clone())
@@ -115,6 +117,116 @@ impl Announcer {
     pub(super) fn failed(&mut self, finding: &Finding, again: Instant) {
         if let Some(told) = self.findings.get_mut(finding) {
             told.due = told.lasts.then_some(again);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::object::ObjectKind;
+    use planner::finding::Severity;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_finding_is_told_once_and_renewed_while_it_lasts() {
+        let start = start();
+        let mut announcer = Announcer::new(start);
+        let findings = BTreeSet::from([finding("a", "1")]);
+
+        announcer.findings(&findings, start);
+        assert_eq!(tell(&mut announcer, start), 1);
+        for pass in 1..100 {
+            announcer.findings(&findings, start + SECOND * pass);
+            assert_eq!(tell(&mut announcer, start + SECOND * pass), 0);
+        }
+        assert_eq!(announcer.poll_timeout(), Some(start + RENEW));
+        assert_eq!(tell(&mut announcer, start + RENEW), 1);
+
+        announcer.findings(&BTreeSet::new(), start + RENEW + SECOND);
+        assert_eq!(announcer.poll_timeout(), None);
+    }
+
+    #[test]
+    fn a_finding_that_comes_and_goes_is_told_once_a_minute() {
+        let start = start();
+        let mut announcer = Announcer::new(start);
+        let findings = BTreeSet::from([finding("a", "1")]);
+        let mut told = 0;
+        for pass in 0..300 {
+            let now = start + SECOND * pass;
+            announcer
+                .findings(if pass % 2 == 0 { &findings } else { const { &BTreeSet::new() } }, now);
+            told += tell(&mut announcer, now);
+        }
+        assert_eq!(told, 5);
+    }
+
+    #[test]
+    fn a_noisy_object_is_slowed_down_and_takes_nothing_from_others() {
+        let start = start();
+        let mut announcer = Announcer::new(start);
+        let mut findings: BTreeSet<_> =
+            (0..50).map(|it| finding("noisy", &it.to_string())).collect();
+        findings.insert(finding("quiet", "1"));
+        announcer.findings(&findings, start);
+
+        let due = announcer.due(start);
+        assert_eq!(due.iter().filter(|it| it.object.name == "noisy").count(), 10);
+        assert_eq!(due.iter().filter(|it| it.object.name == "quiet").count(), 1);
+        for it in &due {
+            announcer.told(it, start);
+        }
+
+        // Nothing is lost: one a minute follows.
+        let mut told = due.len();
+        for minute in 1..=45 {
+            let now = start + SECOND * 60 * minute;
+            announcer.findings(&findings, now);
+            for it in announcer.due(now) {
+                told += usize::from(announcer.findings[&it].at.is_none());
+                announcer.told(&it, now);
+            }
+        }
+        assert_eq!(told, findings.len());
+    }
+
+    #[test]
+    fn what_could_not_be_told_is_tried_again() {
+        let start = start();
+        let mut announcer = Announcer::new(start);
+        let finding = finding("a", "1");
+        announcer.findings(&BTreeSet::from([finding.clone()]), start);
+        assert_eq!(announcer.due(start), [finding.clone()]);
+        announcer.failed(&finding, start + SECOND * 5);
+        assert_eq!(announcer.due(start + SECOND * 4), []);
+        assert_eq!(announcer.due(start + SECOND * 5), [finding]);
+    }
+
+    fn start() -> Instant {
+        // Buckets look back; a machine that has just started has no past.
+        Instant::now() + Duration::from_secs(100_000)
+    }
+
+    fn tell(announcer: &mut Announcer, now: Instant) -> usize {
+        let due = announcer.due(now);
+        for it in &due {
+            announcer.told(it, now);
+        }
+        due.len()
+    }
+
+    fn finding(object: &str, value: &str) -> Finding {
+        Finding {
+            severity: Severity::Error,
+            reason: "InvalidValue",
+            object: ObjectRef::namespaced(ObjectKind::Service, "web", object),
+            field: "portcullis.dev/host-ports".to_owned(),
+            value: value.to_owned(),
+            problem: "not a port".to_owned(),
+            remedy: "write a port".to_owned(),
         }
     }
 }

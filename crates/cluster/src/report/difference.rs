@@ -132,3 +132,160 @@ fn ingress(address: IpAddr) -> LoadBalancerIngress {
         ..Default::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+    use k8s_openapi::api::core::v1::Service;
+
+    use super::*;
+    use crate::report::Seen;
+
+    const OURS: &str = r#"{"loadBalancerClass": "portcullis.dev/host"}"#;
+    const WRITTEN: &str = r#"{
+        "loadBalancer": {"ingress": [{"ip": "192.0.2.1", "ipMode": "Proxy"}]},
+        "conditions": [{"type": "portcullis.dev/Forwarded", "status": "True", "reason": "Forwarded",
+            "message": "on edge-a", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}"#;
+
+    #[test]
+    fn says_what_the_service_does_not_say_yet() {
+        check(
+            OURS,
+            "{}",
+            Some(report(true, &["192.0.2.1", "2001:db8::1"])),
+            expect![[r#"
+            Service web/blog: {"conditions":[{"lastTransitionTime":"2026-07-07T07:07:07Z","message":"on edge-a","reason":"Forwarded","status":"True","type":"portcullis.dev/Forwarded"}],"loadBalancer":{"ingress":[{"ip":"192.0.2.1","ipMode":"Proxy"},{"ip":"2001:db8::1","ipMode":"Proxy"}]}}
+        "#]],
+        );
+    }
+
+    #[test]
+    fn says_nothing_that_is_said_already() {
+        check(OURS, WRITTEN, Some(report(true, &["192.0.2.1"])), expect![[r#""#]]);
+    }
+
+    #[test]
+    fn a_condition_keeps_its_time_while_its_status_stays() {
+        let mut report = report(true, &["192.0.2.1"]);
+        report.message = "on edge-a and edge-b".to_owned();
+        check(
+            OURS,
+            WRITTEN,
+            Some(report.clone()),
+            expect![[r#"
+            Service web/blog: {"conditions":[{"lastTransitionTime":"2026-01-01T00:00:00Z","message":"on edge-a and edge-b","reason":"Forwarded","status":"True","type":"portcullis.dev/Forwarded"}],"loadBalancer":{"ingress":[{"ip":"192.0.2.1","ipMode":"Proxy"}]}}
+        "#]],
+        );
+        report.forwarded = false;
+        check(
+            OURS,
+            WRITTEN,
+            Some(report),
+            expect![[r#"
+            Service web/blog: {"conditions":[{"lastTransitionTime":"2026-07-07T07:07:07Z","message":"on edge-a and edge-b","reason":"Forwarded","status":"False","type":"portcullis.dev/Forwarded"}],"loadBalancer":{"ingress":[{"ip":"192.0.2.1","ipMode":"Proxy"}]}}
+        "#]],
+        );
+    }
+
+    #[test]
+    fn takes_back_what_is_no_longer_ours_to_say() {
+        check(
+            OURS,
+            WRITTEN,
+            None,
+            expect![[r#"
+            Service web/blog: {"loadBalancer":{"ingress":[]}}
+        "#]],
+        );
+    }
+
+    #[test]
+    fn never_touches_addresses_of_another_class() {
+        check(
+            r#"{"loadBalancerClass": "example.com/lb"}"#,
+            WRITTEN,
+            None,
+            expect![[r#"
+            Service web/blog: {}
+        "#]],
+        );
+        check("{}", WRITTEN, Some(report(true, &["198.51.100.1"])), expect![[r#""#]]);
+    }
+
+    #[test]
+    fn is_silent_about_services_when_another_replica_speaks() {
+        let seen = seen(OURS, WRITTEN);
+        let report = Report { services: None, ..Report::default() };
+        assert!(difference(&report, &seen.all(), now()).is_empty());
+    }
+
+    #[test]
+    fn a_host_is_told_only_what_differs() {
+        let seen = Seen::default();
+        let host = json!({
+            "metadata": {"name": "edge-a", "uid": "u"}, "spec": {"interfaces": ["eth0"]},
+            "status": {"forwards": 1, "conditions": [{"type": "Applied", "status": "True",
+                "reason": "Applied", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]},
+        });
+        seen.host(&serde_json::from_value(host).expect("a Host"));
+        let condition = Condition {
+            type_: "Applied".to_owned(),
+            status: "True".to_owned(),
+            reason: "Applied".to_owned(),
+            message: String::new(),
+            last_transition_time: Time(now()),
+            observed_generation: None,
+        };
+        let mut status =
+            HostStatus { forwards: Some(1), conditions: vec![condition], ..HostStatus::default() };
+        let of = |status: &HostStatus| Report {
+            hosts: [("edge-a".to_owned(), status.clone())].into(),
+            ..Report::default()
+        };
+        assert!(difference(&of(&status), &seen.all(), now()).is_empty());
+
+        status.forwards = Some(2);
+        let writes = difference(&of(&status), &seen.all(), now());
+        expect![[r#"
+            Host edge-a: {"conditions":[{"lastTransitionTime":"2026-01-01T00:00:00Z","message":"","reason":"Applied","status":"True","type":"Applied"}],"forwards":2}
+        "#]].assert_eq(&print(&writes));
+    }
+
+    fn now() -> Timestamp {
+        "2026-07-07T07:07:07.123Z".parse().expect("a time")
+    }
+
+    fn report(forwarded: bool, addresses: &[&str]) -> ServiceReport {
+        ServiceReport {
+            forwarded,
+            reason: "Forwarded".to_owned(),
+            message: "on edge-a".to_owned(),
+            addresses: addresses.iter().map(|it| it.parse().expect("an address")).collect(),
+        }
+    }
+
+    fn seen(spec: &str, status: &str) -> Seen {
+        let seen = Seen::default();
+        let service: Service = serde_json::from_str(&format!(
+            r#"{{"metadata": {{"name": "blog", "namespace": "web", "uid": "u",
+                "annotations": {{"portcullis.dev/host-ports": "443"}}}},
+                "spec": {spec}, "status": {status}}}"#
+        ))
+        .expect("a Service");
+        seen.service(&service);
+        seen
+    }
+
+    #[track_caller]
+    fn check(spec: &str, status: &str, report: Option<ServiceReport>, expected: Expect) {
+        let blog = ObjectRef::namespaced(ObjectKind::Service, "web", "blog");
+        let services = report.into_iter().map(|it| (blog.clone(), it)).collect();
+        let report = Report { services: Some(services), ..Report::default() };
+        let writes = difference(&report, &seen(spec, status).all(), now());
+        expected.assert_eq(&print(&writes));
+    }
+
+    fn print(writes: &Writes) -> String {
+        writes.iter().map(|(object, patch)| format!("{object}: {}\n", patch["status"])).collect()
+    }
+}

@@ -13,12 +13,17 @@ use super::CONTROLLER;
 /// The longest note that the API server accepts, in bytes.
 const NOTE_BYTES: usize = 1024;
 
+/// How much of a value a note quotes.
+const VALUE_CHARACTERS: usize = 100;
+
 /// Builds the Event that tells of a finding.
 ///
 /// Its name follows from the finding and the object's `uid`, so that the same finding, told by
 /// another replica or after a restart, is the same Event.
 pub(super) fn event(finding: &Finding, uid: &str, identity: &str, now: Timestamp) -> Event {
     let Finding { object, field, value, problem, remedy, reason, .. } = finding;
+    // The remedy stands last, and is what matters: a long value must not push it out.
+    let value: String = value.chars().take(VALUE_CHARACTERS).collect();
     let note = format!("{field}: {value:?}: {problem}; {remedy}");
     Event {
         metadata: ObjectMeta {
