@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tempfile::TempDir;
+use testkit::border::Border as Machines;
 use testkit::lab::Daemon;
 use testkit::probe::EchoServer;
-use testkit::{Lab, Machine, Protocol};
+use testkit::{Lab, Protocol};
 
 /// What every node serves: a name for the table, the node port, the protocol.
 const BACKENDS: [(u16, Protocol); 4] = [
@@ -31,14 +32,8 @@ const MANIFESTS: [(&str, &str); 7] = [
 
 /// A host with two nodes behind it, a client outside and a client on the VPN.
 pub(crate) struct Border {
-    lab: Lab,
-    /// Forwards; `portcullis controller` runs here.
-    pub(crate) host: Machine,
-    /// Reaches the host through `eth0`, which is external.
-    pub(crate) outside: Machine,
-    /// Reaches the host through `wg0`.
-    pub(crate) vpn: Machine,
-    nodes: [Machine; 2],
+    /// The host, the clients and the nodes.
+    pub(crate) machines: Machines,
     servers: Mutex<[Vec<EchoServer>; 2]>,
     manifests: TempDir,
     program: std::path::PathBuf,
@@ -49,33 +44,11 @@ impl Border {
     /// Builds everything and starts the controller.
     pub(crate) fn build(program: &Path) -> Result<Self> {
         let lab = Lab::new("demo").map_err(|it| anyhow::anyhow!("{it}"))?;
-        let host = lab.machine("edge")?;
-        let outside = lab.machine("outside")?;
-        let vpn = lab.machine("vpn")?;
-        let from_outside = ["198.51.100.9/24", "2001:db8::9/64"];
-        lab.link(&outside, "eth0", &from_outside, &host, "eth0", &["198.51.100.1/24", "2001:db8::1/64"])?;
-        lab.link(&vpn, "wg0", &["10.8.0.2/24", "fd08::2/64"], &host, "wg0", &["10.8.0.1/24", "fd08::1/64"])?;
-        for (client, gateway) in [(&outside, ["198.51.100.1", "2001:db8::1"]), (&vpn, ["10.8.0.1", "fd08::1"])] {
-            gateway.iter().try_for_each(|it| client.route("default", it))?;
-        }
-        host.forwarding(true)?;
-
-        let switch = lab.network("nodes")?;
-        switch.plug(&host, "nodes0", &["10.77.0.1/24", "fd77::1/64"])?;
-        let node = |number: u8| -> Result<Machine> {
-            let node = lab.machine(&format!("n{number}"))?;
-            let addresses = [format!("10.77.0.1{number}/24"), format!("fd77::1{number}/64")];
-            switch.plug(&node, "eth0", &[&addresses[0], &addresses[1]])?;
-            node.route("default", "10.77.0.1")?;
-            node.route("default", "fd77::1")?;
-            Ok(node)
-        };
-        let nodes = [node(1)?, node(2)?];
-
+        let machines = Machines::build(lab)?;
         let manifests = TempDir::with_prefix("portcullis-demo-")?;
         let servers = Mutex::default();
         let (program, controller) = (program.to_owned(), Mutex::default());
-        let border = Self { lab, host, outside, vpn, nodes, servers, manifests, program, controller };
+        let border = Self { machines, servers, manifests, program, controller };
         for number in [1, 2] {
             border.start_node(number)?;
         }
@@ -102,11 +75,9 @@ impl Border {
 
     /// Opens the backends of node 1 or 2.
     pub(crate) fn start_node(&self, number: usize) -> Result<()> {
-        let node = &self.nodes[number - 1];
         let mut servers = Vec::new();
         for (port, protocol) in BACKENDS {
-            let at = std::net::SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port));
-            servers.push(node.serve(node.name(), at, protocol)?);
+            servers.push(self.machines.serve(number, port, protocol)?);
         }
         self.servers.lock().map_err(|_| anyhow::anyhow!("a server panicked"))?[number - 1] = servers;
         Ok(())
@@ -125,7 +96,7 @@ impl Border {
             "controller", "--manifests", &manifests, "--host", "edge", "--listen", "127.0.0.1:9180",
             "--resync", "5",
         ];
-        let controller = self.host.spawn(&self.program, &arguments)?;
+        let controller = self.machines.host.spawn(&self.program, &arguments)?;
         *self.controller()? = Some(controller);
         Ok(())
     }
@@ -143,7 +114,7 @@ impl Border {
     /// Runs one command of `portcullis` on the host and returns what it printed.
     pub(crate) fn portcullis(&self, arguments: &[&str]) -> Result<String> {
         let program = self.program.to_str().context("the program's path is no UTF-8")?;
-        self.host.run(program, arguments)
+        self.machines.host.run(program, arguments)
     }
 
     /// Everything that the controller logged so far.
@@ -155,11 +126,11 @@ impl Border {
     /// Lets everything live on and says how to look around.
     pub(crate) fn keep(self) -> String {
         use std::fmt::Write as _;
-        let mut text = format!("\nStill running. Manifests: {}\n{}", self.manifests.path().display(), self.lab);
+        let mut text = format!("\nStill running. Manifests: {}\n{}", self.manifests.path().display(), self.machines.lab);
         let _ = self.manifests.keep();
         std::mem::forget(self.servers);
         std::mem::forget(self.controller);
-        match self.lab.detach() {
+        match self.machines.lab.detach() {
             Ok(kept) => {
                 let pids: Vec<_> = kept.iter().map(|(_, pid)| pid.to_string()).collect();
                 let _ = writeln!(text, "Stop it with: kill {}", pids.join(" "));

@@ -4,15 +4,13 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Result;
+use testkit::border::{HOST, HOST6};
 use testkit::probe::{Outcome, Probe, SILENCE};
 use testkit::{Machine, Protocol};
 
 use crate::border::Border;
 use crate::screen::say;
 
-/// The address under which everybody knows the host.
-const HOST: &str = "198.51.100.1";
-const HOST_V6: &str = "2001:db8::1";
 
 /// One host port and who should reach it.
 #[derive(Clone, Copy, Debug)]
@@ -38,8 +36,8 @@ pub(crate) fn draw(border: &Border, rows: &[Row]) -> Result<bool> {
     say(&format!("   {:<22}{:<34}{:<34}", "host port", "from outside (eth0, v4+v6)", "from the VPN (wg0, v4+v6)"));
     let mut held = true;
     for row in rows {
-        let (outside, outside_held) = cell(&border.outside, row, row.from_outside)?;
-        let (vpn, vpn_held) = cell(&border.vpn, row, row.from_vpn)?;
+        let (outside, outside_held) = cell(&border.machines.outside, row, row.from_outside)?;
+        let (vpn, vpn_held) = cell(&border.machines.vpn, row, row.from_vpn)?;
         held &= outside_held && vpn_held;
         let port = format!("{}/{} {}", row.port, row.protocol, row.what);
         say(&format!("   {port:<22}{outside:<34}{vpn:<34}"));
@@ -50,7 +48,7 @@ pub(crate) fn draw(border: &Border, rows: &[Row]) -> Result<bool> {
 /// Whether every row is as expected, without drawing.
 pub(crate) fn holds(border: &Border, rows: &[Row]) -> Result<bool> {
     for row in rows {
-        if !cell(&border.outside, row, row.from_outside)?.1 || !cell(&border.vpn, row, row.from_vpn)?.1 {
+        if !cell(&border.machines.outside, row, row.from_outside)?.1 || !cell(&border.machines.vpn, row, row.from_vpn)?.1 {
             return Ok(false);
         }
     }
@@ -61,7 +59,7 @@ fn cell(client: &Machine, row: &Row, expected: Expected) -> Result<(String, bool
     let mut servers = BTreeSet::new();
     let mut sources = BTreeSet::new();
     let mut refusals = 0;
-    for address in [HOST, HOST_V6] {
+    for address in [HOST, HOST6] {
         let to = SocketAddr::new(address.parse::<IpAddr>()?, row.port);
         for _ in 0..4 {
             match client.probe(Probe::new(to, row.protocol).within(SILENCE))? {

@@ -55,7 +55,7 @@ pub(crate) fn tell(border: &Border) -> Result<bool> {
     settle(border, "the old port", &rows)?;
 
     chapter("Somebody deletes our whole table by hand");
-    border.host.run("nft", &["delete", "table", "inet", "portcullis"])?;
+    border.machines.host.run("nft", &["delete", "table", "inet", "portcullis"])?;
     let took = settle(border, "healing", &rows)?;
     note(&mut summary, "deleted rules came back", picture::draw(border, &rows)?, took);
 
@@ -68,7 +68,7 @@ pub(crate) fn tell(border: &Border) -> Result<bool> {
     chapter("Cleaning up");
     border.kill_controller()?;
     say(&indent(&border.portcullis(&["cleanup"])?));
-    let left = border.host.run("nft", &["list", "ruleset"])?;
+    let left = border.machines.host.run("nft", &["list", "ruleset"])?;
     note(&mut summary, "nothing is left in the kernel", left.trim().is_empty(), Duration::ZERO);
     border.start_controller()?;
     settle(border, "the last picture", &rows)?;
@@ -97,7 +97,7 @@ fn rows(nodes: Expected, blog: u16) -> Vec<Row> {
 fn during(border: &Border, change: impl FnOnce(&Border) -> Result<()>, rows: &[Row]) -> Result<Duration> {
     let to: SocketAddr = "198.51.100.1:443".parse()?;
     let probe = Probe::new(to, Protocol::Tcp).within(Duration::from_millis(500));
-    let prober = border.outside.prober(probe, Duration::from_millis(5))?;
+    let prober = border.machines.outside.prober(probe, Duration::from_millis(5))?;
     change(border)?;
     settle(border, "the picture after the change", rows)?;
     let attempts = prober.stop()?;

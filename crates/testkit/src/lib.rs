@@ -4,6 +4,7 @@
 //! Start with [`lab::Lab`]. Nothing here knows what Portcullis decides: a lab gives machines and
 //! wires, the probes say what really happened to a packet.
 
+pub mod border;
 pub mod corpus;
 pub mod kubernetes;
 pub mod lab;
