@@ -56,7 +56,8 @@ pub fn stale(before: &Observed, after: &Observed, addresses: &BTreeSet<IpAddr>) 
         let is = new.targets(exposure, (Protocol::Udp, port));
         let was = targets_of_port(&old, port);
         for host in addresses {
-            let has = |it: &BTreeSet<SocketAddr>| it.iter().any(|it| it.is_ipv6() == host.is_ipv6());
+            let has =
+                |it: &BTreeSet<SocketAddr>| it.iter().any(|it| it.is_ipv6() == host.is_ipv6());
             if has(&is) && !has(&was) {
                 let ports = ["--orig-port-dst".to_owned(), port.to_string()];
                 let to = ["--orig-dst".to_owned(), host.to_string()];

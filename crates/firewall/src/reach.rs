@@ -84,17 +84,20 @@ impl<'a> Reach<'a> {
                 for rule in &chain.rules {
                     match next(rule) {
                         Next::Chain(name) => chains.push(name),
-                        Next::Targets(found) => targets.extend(found.iter().filter_map(|it| match it {
-                            Target::Pod(target) => Some(*target),
-                            Target::Node(node) => {
-                                element.port.map(|port| SocketAddr::new(*node, port.get()))
-                            }
-                        })),
+                        Next::Targets(found) => {
+                            targets.extend(found.iter().filter_map(|it| match it {
+                                Target::Pod(target) => Some(*target),
+                                Target::Node(node) => {
+                                    element.port.map(|port| SocketAddr::new(*node, port.get()))
+                                }
+                            }))
+                        }
                     }
                 }
             }
         }
-        targets.extend(self.translated.get(&(exposure, (key.0, key.1.get()))).into_iter().flatten());
+        targets
+            .extend(self.translated.get(&(exposure, (key.0, key.1.get()))).into_iter().flatten());
         targets
     }
 

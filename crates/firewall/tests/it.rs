@@ -1,5 +1,11 @@
 //! The whole crate from outside: golden rulesets, laws, the tracer, and the real kernel.
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests read test data and measure time; the crate that they test does neither"
+)]
+
 #[path = "it/cases.rs"]
 mod cases;
 #[path = "it/drift.rs"]

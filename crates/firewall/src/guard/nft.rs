@@ -12,7 +12,6 @@ enum Place {
     Table,
     Container(String),
     Elements(String),
-    /// With what may stand in it: the hook comes first.
     Chain(String),
 }
 
@@ -27,9 +26,10 @@ pub(super) fn check(document: &str) -> Result<(), Refusal> {
         })?;
     }
     match place {
-        // nft joins a line that ends in a backslash with the next, and we never write one.
         Place::Outside => Ok(()),
-        _ => Err(Refusal::Unfinished("nft")),
+        Place::Table | Place::Container(_) | Place::Elements(_) | Place::Chain(_) => {
+            Err(Refusal::Unfinished("nft"))
+        }
     }
 }
 

@@ -41,9 +41,9 @@ fn is_ours(table: &str, line: &str) -> bool {
     let Some((verb, rest)) = line.split_once(' ') else { return false };
     let (chain, text) = rest.split_once(' ').unwrap_or((rest, ""));
     let jump = |first: bool, text: &str| {
-        JUMPS.iter().any(|it| {
-            it.table == table && it.from == chain && it.rule == text && it.first == first
-        })
+        JUMPS
+            .iter()
+            .any(|it| it.table == table && it.from == chain && it.rule == text && it.first == first)
     };
     match verb {
         "-X" => text.is_empty() && is_chain(chain),
@@ -89,10 +89,35 @@ fn may_stand(table: &str, chain: &str, text: &str) -> bool {
 /// one, would start a program.
 pub(crate) fn is_plain(text: &str) -> bool {
     const OPTIONS: [&str; 29] = [
-        "-i", "-o", "-s", "-d", "-p", "-m", "-j", "-g", "--dport", "--sport", "--comment",
-        "--dst-type", "--src-type", "--mode", "--every", "--packet", "--probability",
-        "--ctstate", "--ctorigdstport", "--state", "--to-destination", "--to-ports", "--mark",
-        "--dports", "--random", "--random-fully", "--persistent", "--tcp-flags", "--syn",
+        "-i",
+        "-o",
+        "-s",
+        "-d",
+        "-p",
+        "-m",
+        "-j",
+        "-g",
+        "--dport",
+        "--sport",
+        "--comment",
+        "--dst-type",
+        "--src-type",
+        "--mode",
+        "--every",
+        "--packet",
+        "--probability",
+        "--ctstate",
+        "--ctorigdstport",
+        "--state",
+        "--to-destination",
+        "--to-ports",
+        "--mark",
+        "--dports",
+        "--random",
+        "--random-fully",
+        "--persistent",
+        "--tcp-flags",
+        "--syn",
     ];
     let Some(words) = words::split(text) else { return false };
     let mut comment = false;

@@ -25,9 +25,20 @@ pub(crate) fn lookup_rule(rule: &str) -> Option<LookupRule> {
     let words = words::split(rule)?;
     let words: Vec<_> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["-p", protocol, "-m", module, "--dport", port, "-m", "comment", "--comment", comment, "-g", chain]
-            if protocol == module =>
-        {
+        [
+            "-p",
+            protocol,
+            "-m",
+            module,
+            "--dport",
+            port,
+            "-m",
+            "comment",
+            "--comment",
+            comment,
+            "-g",
+            chain,
+        ] if protocol == module => {
             let key = (protocol.parse().ok()?, port.parse().ok()?);
             Some(LookupRule { key, comment: (*comment).to_owned(), chain: (*chain).to_owned() })
         }

@@ -70,8 +70,13 @@ pub(crate) const FROM_EXTERNAL: &str = "PORTCULLIS-FROM-EXTERNAL";
 pub(crate) const FROM_INTERNAL: &str = "PORTCULLIS-FROM-INTERNAL";
 
 /// The chains in which the order of the rules means nothing, so that single rules may change.
-pub(crate) const UNORDERED: [&str; 5] =
-    [lookup(Exposure::Everywhere), lookup(Exposure::Internal), lookup(Exposure::External), MASQUERADE, ACCEPT];
+pub(crate) const UNORDERED: [&str; 5] = [
+    lookup(Exposure::Everywhere),
+    lookup(Exposure::Internal),
+    lookup(Exposure::External),
+    MASQUERADE,
+    ACCEPT,
+];
 
 /// The chain that finds a forward by its host port.
 pub(crate) const fn lookup(exposure: Exposure) -> &'static str {

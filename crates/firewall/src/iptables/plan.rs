@@ -134,9 +134,9 @@ fn jumps(table: &str, new: &Chains, old: &Chains) -> (Vec<String>, Vec<String>) 
         match left.iter().position(|it| it == jump) {
             Some(index) => drop(left.remove(index)),
             None => {
-                let known = JUMPS.iter().find(|it| {
-                    it.table == table && format!("{} {}", it.from, it.rule) == *jump
-                });
+                let known = JUMPS
+                    .iter()
+                    .find(|it| it.table == table && format!("{} {}", it.from, it.rule) == *jump);
                 added.extend(known.map(|it| match it.first {
                     true => format!("-I {} 1 {}", it.from, it.rule),
                     false => format!("-A {} {}", it.from, it.rule),
@@ -152,8 +152,17 @@ fn describe(new: &Family, old: &Family, v6: bool) -> Vec<String> {
     let family = if v6 { "IPv6" } else { "IPv4" };
     let mut steps = Vec::new();
     let mut covered = BTreeSet::new();
+    let changed = changed_forwards(new, old);
     for exposure in EXPOSURES {
-        let (new, old) = (forwards(new, lookup(exposure)), forwards(old, lookup(exposure)));
+        let chain = lookup(exposure);
+        let rules =
+            |it: &Family| -> BTreeSet<String> { it.rules(NAT, chain).iter().cloned().collect() };
+        let both: BTreeSet<_> = rules(new).intersection(&rules(old)).cloned().collect();
+        let differs = |rule: &str| {
+            let leads_to = rule.rsplit(' ').next().unwrap_or_default();
+            changed.contains(leads_to) || !both.contains(rule)
+        };
+        let (new, old) = (forwards(new, chain, differs), forwards(old, chain, differs));
         let keys: BTreeSet<_> = new.keys().chain(old.keys()).collect();
         for key in keys {
             let (was, is) = (old.get(key), new.get(key));
@@ -210,8 +219,23 @@ impl std::fmt::Display for Shown {
     }
 }
 
-/// The forwards of a lookup chain, by host port.
-fn forwards(family: &Family, chain: &str) -> BTreeMap<String, Shown> {
+/// The forwards of which a chain differs.
+fn changed_forwards<'a>(new: &'a Family, old: &'a Family) -> BTreeSet<&'a str> {
+    let none = BTreeMap::new();
+    let chains = |it: &'a Family| it.tables.get(NAT).map(|it| &it.chains);
+    let (new, old) = (chains(new), chains(old));
+    let names = new.into_iter().chain(old).flat_map(BTreeMap::keys);
+    let differs =
+        |name: &&'a Name| new.unwrap_or(&none).get(*name) != old.unwrap_or(&none).get(*name);
+    names.filter(differs).map(|it| forward_of(it)).collect()
+}
+
+/// The forwards of a lookup chain whose rules `differ`, by host port.
+fn forwards(
+    family: &Family,
+    chain: &str,
+    differ: impl Fn(&str) -> bool,
+) -> BTreeMap<String, Shown> {
     let suffix = match chain.rsplit('-').next() {
         Some("INTERNAL") => " internal",
         Some("EXTERNAL") => " external",
@@ -219,7 +243,9 @@ fn forwards(family: &Family, chain: &str) -> BTreeMap<String, Shown> {
     };
     let mut forwards = BTreeMap::new();
     for rule in family.rules(NAT, chain) {
-        let Some(found) = lookup_rule(rule) else { continue };
+        let Some(found) = Some(rule).filter(|it| differ(it)).and_then(|it| lookup_rule(it)) else {
+            continue;
+        };
         let mut ways = Vec::new();
         for (_, rules) in chains_of(family, &found.chain) {
             ways.extend(rules.iter().filter_map(|it| way(it)));

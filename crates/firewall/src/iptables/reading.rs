@@ -94,7 +94,8 @@ pub(crate) fn rule(text: &str) -> Option<Rule> {
 /// Whether `name` can be a chain of ours.
 pub(crate) fn is_chain(name: &str) -> bool {
     let inner = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '-';
-    name.len() <= 28 && name.strip_prefix(PREFIX).is_some_and(|it| !it.is_empty() && it.chars().all(inner))
+    name.len() <= 28
+        && name.strip_prefix(PREFIX).is_some_and(|it| !it.is_empty() && it.chars().all(inner))
 }
 
 fn target<'a>(
@@ -116,8 +117,7 @@ fn target<'a>(
 }
 
 fn module(name: &str) -> Option<()> {
-    let known =
-        ["tcp", "udp", "sctp", "comment", "addrtype", "statistic", "cluster", "conntrack"];
+    let known = ["tcp", "udp", "sctp", "comment", "addrtype", "statistic", "cluster", "conntrack"];
     known.contains(&name).then_some(())
 }
 

@@ -12,7 +12,8 @@ use planner::desired::{
 
 use super::layout::{
     ACCEPT, AFFINITY_SEED, ENTRY, FILTER, FORWARD, FROM_EXTERNAL, FROM_INTERNAL, GROUPS, HAIRPIN,
-    JUMPS, MASQUERADE, MEMBERS, NAT, OUTPUT, POSTROUTING, PREROUTING, forward_chain, group_chain, lookup,
+    JUMPS, MASQUERADE, MEMBERS, NAT, OUTPUT, POSTROUTING, PREROUTING, forward_chain, group_chain,
+    lookup,
 };
 use super::tables::{Families, Family, Name};
 use crate::label::owner_comment;

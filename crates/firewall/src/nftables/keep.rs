@@ -82,6 +82,7 @@ fn keep_chain(
 
 /// The start of a node chain's name that names its set.
 fn node_set_of(chain: &str) -> Option<&str> {
-    let chain = chain.strip_suffix("-internal").or(chain.strip_suffix("-external")).unwrap_or(chain);
+    let chain =
+        chain.strip_suffix("-internal").or(chain.strip_suffix("-external")).unwrap_or(chain);
     chain.starts_with("nodes-").then(|| chain.rsplit_once('-').map(|(set, _)| set)).flatten()
 }

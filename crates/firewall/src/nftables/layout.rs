@@ -44,13 +44,8 @@ pub(crate) const PREROUTING: Hook = Hook {
     priority_text: "dstnat + 5",
 };
 /// Takes connections of the host's own programs to the host.
-pub(crate) const OUTPUT: Hook = Hook {
-    chain: "nat-output",
-    kind: "nat",
-    hook: "output",
-    priority: -95,
-    priority_text: "-95",
-};
+pub(crate) const OUTPUT: Hook =
+    Hook { chain: "nat-output", kind: "nat", hook: "output", priority: -95, priority_text: "-95" };
 /// Rewrites sources, where asked for.
 pub(crate) const POSTROUTING: Hook = Hook {
     chain: "nat-postrouting",

@@ -39,7 +39,7 @@ pub(crate) enum Change {
     /// The table is written anew, in the same transaction in which the old one goes.
     Replace(Box<Table>),
     /// Some of its parts change.
-    Parts(Parts),
+    Parts(Box<Parts>),
 }
 
 /// The parts that change. A changed value is a removal and an addition.
@@ -77,7 +77,7 @@ pub(crate) fn plan(desired: Option<&Table>, observed: Option<&Table>) -> TablePl
                 return TablePlan::default();
             }
             let steps = describe(new, old);
-            TablePlan { change: Change::Parts(parts), steps }
+            TablePlan { change: Change::Parts(Box::new(parts)), steps }
         }
     }
 }
@@ -192,9 +192,11 @@ impl Parts {
 
     fn compare_sets(&mut self, new: &Table, old: &Table) {
         if new.interfaces != old.interfaces {
-            let gone = old.interfaces.iter().filter(|(key, it)| new.interfaces.get(*key) != Some(it));
+            let gone =
+                old.interfaces.iter().filter(|(key, it)| new.interfaces.get(*key) != Some(it));
             self.remove(INTERFACES, gone.map(|(key, _)| format!("\"{key}\"")).collect());
-            let come = new.interfaces.iter().filter(|(key, it)| old.interfaces.get(*key) != Some(it));
+            let come =
+                new.interfaces.iter().filter(|(key, it)| old.interfaces.get(*key) != Some(it));
             self.add(INTERFACES, come.map(|(key, chain)| interface(key, chain)).collect());
             self.interfaces = Some(new.interfaces.clone());
         }
@@ -251,7 +253,9 @@ impl Parts {
         let at = format!("{FAMILY} {TABLE}");
         for (name, chain) in &self.created_chains {
             match chain.hook.and_then(hook) {
-                Some(hook) => line(&mut text, &format!("create chain {at} {name} {{ {} }}", hook_line(hook))),
+                Some(hook) => {
+                    line(&mut text, &format!("create chain {at} {name} {{ {} }}", hook_line(hook)))
+                }
                 None => line(&mut text, &format!("create chain {at} {name}")),
             }
         }

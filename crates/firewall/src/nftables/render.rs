@@ -115,8 +115,7 @@ impl<'a> Rendering<'a> {
     fn target(&mut self, key: ForwardKey, forward: &'a Forward) -> (Name, Option<api::port::Port>) {
         match &forward.targets {
             Targets::Nodes { set, port } => {
-                let counter =
-                    (!forward.affinity).then(|| rule::counter(key.protocol, key.port));
+                let counter = (!forward.affinity).then(|| rule::counter(key.protocol, key.port));
                 (self.nodes(set, counter, key.exposure), Some(*port))
             }
             Targets::Pods(pods) => {

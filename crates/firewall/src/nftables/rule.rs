@@ -69,7 +69,11 @@ pub(crate) fn source_set(spans: &[Span]) -> Option<String> {
 }
 
 /// Sends to one node port on one of `nodes`: at most one rule a family.
-pub(crate) fn to_nodes(nodes: &BTreeSet<IpAddr>, choice: Choice, exposure: Exposure) -> Vec<String> {
+pub(crate) fn to_nodes(
+    nodes: &BTreeSet<IpAddr>,
+    choice: Choice,
+    exposure: Exposure,
+) -> Vec<String> {
     let rule = |v6: bool| {
         let nodes: Vec<_> = nodes.iter().filter(|it| it.is_ipv6() == v6).collect();
         let to = chosen(&nodes, choice, v6)?;
@@ -81,7 +85,11 @@ pub(crate) fn to_nodes(nodes: &BTreeSet<IpAddr>, choice: Choice, exposure: Expos
 }
 
 /// Sends to one of `pods`: at most one rule a family.
-pub(crate) fn to_pods(pods: &BTreeSet<SocketAddr>, choice: Choice, protocol: Protocol) -> Vec<String> {
+pub(crate) fn to_pods(
+    pods: &BTreeSet<SocketAddr>,
+    choice: Choice,
+    protocol: Protocol,
+) -> Vec<String> {
     let rule = |v6: bool| {
         let pods: Vec<_> = pods.iter().filter(|it| it.is_ipv6() == v6).collect();
         let to = match pods.as_slice() {

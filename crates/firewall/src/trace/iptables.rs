@@ -151,8 +151,7 @@ impl Rules {
             Entry::Interface(name) => name,
             Entry::Own => "",
         };
-        let local =
-            || passing.host.is_some_and(|it: &Host| it.addresses.contains(&packet.to));
+        let local = || passing.host.is_some_and(|it: &Host| it.addresses.contains(&packet.to));
         let fits = rule.input.as_deref().is_none_or(|it| it == input)
             && rule.output.as_deref().is_none_or(|it| it == "lo" && packet.entry == Entry::Own)
             && rule.source.as_ref().is_none_or(|it| contains(it, packet.source))
@@ -176,6 +175,6 @@ impl Rules {
         let Some(every) = rule.every else { return true };
         let counter = self.counters.entry((table, chain.to_owned(), index)).or_default();
         *counter += 1;
-        (*counter - 1) % every == 0
+        (*counter - 1).is_multiple_of(every)
     }
 }

@@ -7,7 +7,9 @@ use api::port::{Port, Protocol};
 
 use super::{Entry, Host, NotUnderstood, Packet};
 use crate::nftables::layout::{FAMILY, OUTPUT, POSTROUTING, PREROUTING, TABLE};
-use crate::nftables::reading::{Action, Choice, Element, Match, Rule, Target, element, hooked, rule};
+use crate::nftables::reading::{
+    Action, Choice, Element, Match, Rule, Target, element, hooked, rule,
+};
 
 /// The table as its text says it.
 #[derive(Clone, Debug, Default)]
@@ -16,10 +18,13 @@ pub(super) struct Rules {
     hooks: BTreeSet<&'static str>,
     interfaces: BTreeMap<String, String>,
     addresses: BTreeMap<String, BTreeSet<IpAddr>>,
-    ports: BTreeMap<String, BTreeMap<(Protocol, Port), (Option<String>, Option<Port>)>>,
+    ports: BTreeMap<String, BTreeMap<(Protocol, Port), Way>>,
     /// By chain and rule.
     counters: BTreeMap<(String, usize), usize>,
 }
+
+/// What a map says of a host port: a chain, a node port, or that it is there.
+type Way = (Option<String>, Option<Port>);
 
 /// What a packet is on its way through a hook.
 struct Passing<'a> {
@@ -200,7 +205,7 @@ impl Rules {
         None
     }
 
-    fn port(&self, map: &str, packet: &Packet) -> Option<&(Option<String>, Option<Port>)> {
+    fn port(&self, map: &str, packet: &Packet) -> Option<&Way> {
         self.ports.get(map)?.get(&(packet.protocol, packet.port))
     }
 

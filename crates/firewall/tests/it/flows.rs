@@ -55,7 +55,11 @@ fn a_new_port_forgets_what_the_host_itself_was_sent() {
 #[test]
 fn what_stays_and_what_is_not_udp_is_left_alone() {
     let with = |port: &str| format!("{TWO} {port}\n 53/udp nodes all:30053 for Service net/dns");
-    check(&with("443/tcp nodes all:1 for Service a/b"), &with("444/tcp nodes all:1 for Service a/b"), expect![""]);
+    check(
+        &with("443/tcp nodes all:1 for Service a/b"),
+        &with("444/tcp nodes all:1 for Service a/b"),
+        expect![""],
+    );
     // Moved to another exposure, it still leads to the same targets.
     check(
         "external eth0\n destinations 203.0.113.1\n nodes all 10.0.0.1\n 53/udp internal nodes all:1 for Service a/b",
@@ -92,7 +96,9 @@ fn a_client_that_never_stops_sending_moves_on() -> anyhow::Result<()> {
 
         for (node, name) in [("10.0.1.1", "old"), ("10.0.2.1", "new")] {
             let before = observe(&host, backend);
-            let text = format!("internal eth0\n nodes all {node}\n 53/udp nodes all:30053 for Service net/dns");
+            let text = format!(
+                "internal eth0\n nodes all {node}\n 53/udp nodes all:30053 for Service net/dns"
+            );
             apply(&host, backend, &text)?;
             let bound = flow.ask(SILENCE)?;
             assert_ne!(bound.server(), Some(name), "without us, the flow stays where it was");

@@ -60,12 +60,11 @@ proptest! {
 
     #[test]
     fn any_text_is_refused_without_a_panic(text in "(\\PC|\n|\t){0,200}") {
-        for program in [Program::Nft, Program::IptablesRestore] {
-            let args: &[&str] = match program {
-                Program::Nft => &["-f", "-"],
-                _ => &["--noflush", "--wait"],
-            };
-            let command = Command::new(program).args(args.iter().copied()).stdin(text.clone());
+        for (program, args) in [
+            (Program::Nft, ["-f", "-"]),
+            (Program::IptablesRestore, ["--noflush", "--wait"]),
+        ] {
+            let command = Command::new(program).args(args).stdin(text.clone());
             let ours = text.trim_matches('\n').is_empty();
             prop_assert!(guard::check(&command).is_err() || ours, "{text:?}");
         }
@@ -110,7 +109,15 @@ fn commands_that_are_not_ours_are_refused() {
         Command::new(Program::Conntrack).args(["-F"]),
         Command::new(Program::Conntrack).args(["-D", "-f", "ipv4", "-p", "udp"]),
         Command::new(Program::Conntrack).args([
-            "-D", "-f", "ipv4", "-p", "udp", "--orig-port-dst", "53", "--orig-dst", "0.0.0.0/0",
+            "-D",
+            "-f",
+            "ipv4",
+            "-p",
+            "udp",
+            "--orig-port-dst",
+            "53",
+            "--orig-dst",
+            "0.0.0.0/0",
         ]),
         Command::new(Program::Ip).args(["link", "set", "eth0", "down"]),
         Command::new(Program::Ip).args(["netns", "exec", "x", "sh"]),
@@ -133,7 +140,9 @@ fn a_refusal_names_the_line() {
 #[test]
 fn marked_rules_of_the_predecessor_may_be_removed_but_not_added() {
     let mark = "-m comment --comment \"service: a/b; node: c; epok_rule_id: x::service::y::z\"";
-    let rule = format!("PREROUTING -i eth0 -p tcp -m tcp --dport 1 {mark} -j DNAT --to-destination 10.0.0.1:1");
+    let rule = format!(
+        "PREROUTING -i eth0 -p tcp -m tcp --dport 1 {mark} -j DNAT --to-destination 10.0.0.1:1"
+    );
     let check = |line: &str| {
         let document = format!("*nat\n{line}\nCOMMIT\n");
         let restore = Command::new(Program::IptablesRestore).args(["--noflush", "--wait"]);

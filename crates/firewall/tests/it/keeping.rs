@@ -83,7 +83,6 @@ fn check(before: &str, after: &str, expected: Expect) {
         plan.apply_to(&mut observed);
         assert!(backend.plan(&after, &observed, &keep()).is_empty());
         let without = backend.plan(&after, &observed, &BTreeSet::new());
-        let mut observed = observed;
         without.apply_to(&mut observed);
         assert_eq!(observed, after.as_observed(), "a mended owner is as desired");
     }

@@ -46,15 +46,17 @@ proptest! {
 /// Any forwarding that a planner could ask for; few different keys, so that two of them overlap.
 pub(crate) fn forwarding() -> impl Strategy<Value = Forwarding> {
     let nodes = || prop::collection::btree_set(node(), 1..5);
-    let forwards = prop::collection::btree_map((protocol(), 1_u16..6), (any::<u8>(), forward()), 0..6);
+    let forwards =
+        prop::collection::btree_map((protocol(), 1_u16..6), (any::<u8>(), forward()), 0..6);
     let entry = (any::<bool>(), any::<bool>(), prop::collection::btree_set(node(), 0..3));
     (entry, options(), nodes(), nodes(), forwards).prop_map(
         |((external, internal, addresses), options, all, some, forwards)| {
             let entry = Entry {
                 external: external.then(|| "eth0".parse().expect("a name")),
-                internal: internal
-                    .then(|| ["br0", "wg0"].map(|it| it.parse().expect("a name")).into())
-                    .unwrap_or_default(),
+                internal: match internal {
+                    true => ["br0", "wg0"].map(|it| it.parse().expect("a name")).into(),
+                    false => BTreeSet::new(),
+                },
                 destinations: match external {
                     true => Destinations::Addresses(addresses),
                     false => Destinations::Local,
@@ -120,6 +122,94 @@ fn forward() -> impl Strategy<Value = Forward> {
         "192.0.2.1,192.0.2.2,192.0.2.4,::/0",
     ]);
     let sources = prop::option::weighted(0.4, sources.prop_map(|it| it.parse().expect("ranges")));
-    (owner, targets, sources, any::<bool>())
-        .prop_map(|(owner, targets, sources, affinity)| Forward { owner, targets, sources, affinity })
+    (owner, targets, sources, any::<bool>()).prop_map(|(owner, targets, sources, affinity)| {
+        Forward { owner, targets, sources, affinity }
+    })
+}
+
+/// What each reader of listings does with any text: read it or refuse it, but never panic.
+mod listings {
+    use command::Output;
+    use firewall::epok;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in "(\\PC|\n){0,300}") {
+            read_everything(&text);
+        }
+
+        /// Listings of ours with a piece cut out or put in.
+        #[test]
+        fn any_damaged_listing_is_read_or_refused(
+            new in forwarding(), at in any::<prop::sample::Index>(), to in any::<prop::sample::Index>(),
+            piece in "(\\PC|\n|\"|\\[|\\{|-A |:PORTCULLIS-|COMMIT){0,8}"
+        ) {
+            for backend in BACKENDS {
+                let mut text = backend.render(&new).text();
+                let (at, to) = (at.index(text.len()), to.index(text.len()));
+                text.replace_range(at.min(to)..at.max(to), &piece);
+                read_everything(&text);
+            }
+        }
+
+        #[test]
+        fn any_damaged_json_is_read_or_refused(
+            at in any::<prop::sample::Index>(), piece in "[\\[\\]{}:,\"0-9a-z-]{0,6}"
+        ) {
+            let mut text = JSON.to_owned();
+            let at = at.index(text.len());
+            text.replace_range(at..(at + 3).min(JSON.len()), &piece);
+            read_everything(&text);
+        }
+    }
+
+    const JSON: &str = r#"{"nftables": [{"metainfo": {"version": "1.0.6"}}, {"table": {"family": "inet", "name": "portcullis", "handle": 3}}, {"map": {"family": "inet", "name": "everywhere", "table": "portcullis", "type": ["inet_proto", "inet_service"], "handle": 11, "map": "verdict", "elem": [[{"elem": {"val": {"concat": ["tcp", 443]}, "comment": "Service ns/name"}}, {"goto": {"target": "nodes-all-3"}}]]}}, {"chain": {"family": "inet", "table": "portcullis", "name": "nodes-all-3", "handle": 1}}, {"rule": {"family": "inet", "table": "portcullis", "chain": "nodes-all-3", "handle": 20, "expr": [{"match": {"op": "==", "left": {"meta": {"key": "nfproto"}}, "right": "ipv4"}}, {"dnat": {"family": "ip", "addr": {"map": {"key": {"numgen": {"mode": "inc", "mod": 2, "offset": 0}}, "data": {"set": [[0, "10.0.0.1"], [1, "10.0.0.2"]]}}}, "port": {"map": {"key": {"concat": [{"meta": {"key": "l4proto"}}, {"payload": {"protocol": "th", "field": "dport"}}]}, "data": "@everywhere-ports"}}}}]}}]}"#;
+
+    fn read_everything(text: &str) {
+        let output = Output { status: Some(0), stdout: text.to_owned(), stderr: String::new() };
+        let saves = [output.clone(), output.clone()];
+        for (backend, outputs) in
+            [(Backend::Nftables, &saves[..1]), (Backend::Iptables, &saves[..])]
+        {
+            if let Ok(observed) = backend.observe(outputs) {
+                // What was read can be mended and told.
+                let plan = backend.cleanup(&observed);
+                assert_eq!(plan.is_empty(), observed.is_empty(), "{text}");
+                let nothing = backend.render(&Forwarding::default());
+                backend.plan(&nothing, &observed, &BTreeSet::new()).to_string();
+                let _followed = firewall::trace::Tracer::of(&observed);
+                let nothing = nothing.as_observed();
+                let _stale = firewall::conntrack::stale(&observed, &nothing, &BTreeSet::new());
+            }
+        }
+        let _removal = epok::find(text).removal();
+    }
+
+    #[test]
+    fn a_failed_read_is_not_an_empty_host() {
+        let failed = |stderr: &str| Output {
+            status: Some(1),
+            stdout: String::new(),
+            stderr: stderr.to_owned(),
+        };
+        let nft = |stderr| Backend::Nftables.observe(&[failed(stderr)]);
+        let missing = nft("Error: No such file or directory\nlist table inet portcullis\n");
+        assert!(missing.expect("there is no table yet").is_empty());
+        let error = nft("Operation not permitted (you must be root)\n").expect_err("not root");
+        assert_eq!(
+            error.to_string(),
+            "nft could not list the rules: Operation not permitted (you must be root)"
+        );
+        assert!(nft("").is_err());
+        assert!(Backend::Iptables.observe(&[failed("x"), failed("x")]).is_err());
+        assert!(Backend::Iptables.observe(&[]).is_err());
+        let cut = Output { status: Some(0), stdout: "*nat\n".to_owned(), stderr: String::new() };
+        let error = Backend::Iptables.observe(&[cut.clone(), cut]).expect_err("it was cut off");
+        assert_eq!(
+            error.to_string(),
+            "iptables-save printed something that is not a whole listing: `table nat has no end`"
+        );
+    }
 }

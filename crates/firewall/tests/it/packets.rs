@@ -36,7 +36,11 @@ enum Expected {
     Host,
     Dropped,
     /// In turn, each as often as the others, or always the same one of them.
-    Delivered { targets: BTreeSet<SocketAddr>, sticky: bool, source: Source },
+    Delivered {
+        targets: BTreeSet<SocketAddr>,
+        sticky: bool,
+        source: Source,
+    },
 }
 
 #[test]
@@ -177,7 +181,9 @@ impl Border {
         let mut wanted = BTreeSet::new();
         for row in &table.rows {
             if let Expected::Delivered { targets, .. } = &row.expected {
-                wanted.extend(targets.iter().map(|it| (machine_of(it.ip()), it.port(), row.protocol)));
+                wanted.extend(
+                    targets.iter().map(|it| (machine_of(it.ip()), it.port(), row.protocol)),
+                );
             }
         }
         let serve = |(name, port, protocol): (&str, u16, Protocol)| {
@@ -201,7 +207,7 @@ impl Border {
                 let ambiguous = row.machine == "own";
                 let source = match &row.expected {
                     Expected::Delivered { source: expected, .. } if ambiguous => *expected,
-                    _ => source,
+                    Expected::Delivered { .. } | Expected::Host | Expected::Dropped => source,
                 };
                 Verdict::Delivered { target: answer.reached_on, source }
             }
@@ -238,9 +244,10 @@ impl Row {
         for verdict in &verdicts {
             match (verdict, &self.expected) {
                 (Verdict::Host, Expected::Host) | (Verdict::Dropped, Expected::Dropped) => {}
-                (Verdict::Delivered { target, source }, Expected::Delivered { targets, source: wanted, .. })
-                    if source == wanted && targets.contains(target) =>
-                {
+                (
+                    Verdict::Delivered { target, source },
+                    Expected::Delivered { targets, source: wanted, .. },
+                ) if source == wanted && targets.contains(target) => {
                     *reached.entry(*target).or_default() += 1;
                 }
                 _ => panic!("{judge}: `{text}`, but {verdicts:?}"),

@@ -55,7 +55,10 @@ fn thousands_of_forwards_load_in_one_transaction() {
         }
         assert!(output.succeeded(), "{output:?}");
         plan.apply_to(&mut observed);
-        report(&format!("nft -f of {} bytes, leading to {count} forwards", command.stdin.len()), elapsed);
+        report(
+            &format!("nft -f of {} bytes, leading to {count} forwards", command.stdin.len()),
+            elapsed,
+        );
     }
     let begin = Instant::now();
     assert_eq!(observe(&host, backend), observed);

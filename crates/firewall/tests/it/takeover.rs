@@ -74,7 +74,8 @@ fn a_host_is_taken_over_without_a_lost_connection() -> anyhow::Result<()> {
         assert_eq!(epok::find(&listing), epok::Left::default());
         assert!(listing.contains("--dport 2222 -j RETURN"), "rules of others stay");
         let attempts = prober.stop()?;
-        let lost = before?.iter().chain(&attempts).filter(|it| it.outcome.answer().is_none()).count();
+        let lost =
+            before?.iter().chain(&attempts).filter(|it| it.outcome.answer().is_none()).count();
         assert_eq!(lost, 0, "{backend:?}: {attempts:#?}");
         assert!(attempts.len() > 3, "the take-over was watched");
         assert!(client.probe(probe)?.answer().is_some());
