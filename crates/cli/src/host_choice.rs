@@ -16,7 +16,7 @@ use planner::host_view::HostView;
 use crate::declared::{self, DeclaredHost};
 use crate::ending::{Result, refused};
 use crate::objects::Objects;
-use crate::reach;
+use crate::{print, reach};
 
 /// Which hosts, and where facts about them come from.
 #[derive(Args, Clone, Debug, Default)]
@@ -109,6 +109,13 @@ impl HostChoice {
         let options = options(settings);
         if self.live {
             return live(settings, client, backend, options).await;
+        }
+        if self.addresses.is_none() {
+            print::note(format_args!(
+                "note: the addresses of Host {} are not known here; save them on the host with `ip \
+                 -j addr show` and name them with --addresses, or use --live",
+                settings.name
+            ));
         }
         let addresses = read(self.addresses.as_deref(), "--addresses", "ip -j addr show")?;
         let listeners = read(self.listeners.as_deref(), "--listeners", "ss -H -l -n -t -u")?;

@@ -1,12 +1,16 @@
 //! The program from the outside: the real binary, its output and its exit codes.
 
 mod it {
+    mod applying;
     mod cleaning;
     mod controlling;
     mod epok;
     mod flags;
     mod help;
+    mod in_cluster;
     mod installing;
+    mod migrating;
+    mod over_ssh;
     mod planning;
     mod program;
     mod refusals;

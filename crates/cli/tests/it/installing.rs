@@ -13,7 +13,7 @@ const KEY: &str =
 fn sudoers_lines_pass_visudo() {
     let visudo = testkit::requirement::program("visudo", "sudo");
     let Some(visudo) = testkit::require(visudo) else { return };
-    for mode in ["forced-command", "nft", "iptables"] {
+    for mode in ["forced-command", "nft", "iptables", "epok"] {
         let lines = portcullis(["install", "sudoers", "--mode", mode, "--user", "epok"]);
         let lines = lines.expect_code(0).stdout;
         assert!(lines.contains("epok ALL=(root) NOPASSWD: "), "{lines}");
