@@ -1,5 +1,7 @@
 //! What a real API server says about Hosts: the same as we do, with the same words.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
 use api::host::{Host, HostSpec};
 use expect_test::expect;
@@ -8,6 +10,8 @@ use kube::{Api, Client, CustomResourceExt};
 use serde_json::{Value, json};
 use testkit::kubernetes::ControlPlane;
 use testkit::require;
+use testkit::wait::until;
+use tokio::sync::OnceCell;
 
 use crate::refusals::{ACCEPTED, REFUSALS, Server, host, manifest};
 
@@ -147,10 +151,15 @@ async fn kubectl_refuses_a_field_that_nobody_knows_as_we_do() -> Result<()> {
 
 /// A client of an API server that knows Hosts; `None` where no API server can be started.
 async fn api_server() -> Result<Option<Client>> {
+    static DEFINED: OnceCell<()> = OnceCell::const_new();
     let Some(()) = require(ControlPlane::available()) else { return Ok(None) };
     let server = ControlPlane::shared()?;
-    let definition = serde_json::to_string(&Host::crd())?;
-    server.apply_manifest(&definition).await?;
+    let define = async || -> Result<()> {
+        server.apply_manifest(&serde_json::to_string(&Host::crd())?).await?;
+        let hosts = ["--raw", "/apis/portcullis.dev/v1alpha1/hosts"];
+        until("Hosts are served", Duration::from_secs(60), || get(&hosts).ok()).map(drop)
+    };
+    DEFINED.get_or_try_init(define).await?;
     Ok(Some(server.client().await?))
 }
 
