@@ -13,8 +13,8 @@ use host::{ClientKey, Executor, Local, Mode, Ssh, SshHost};
 use testkit::{Lab, sshd};
 
 /// Commands of one kind in one round; rounds of all kinds take turns.
-const COMMANDS: usize = 50;
-const ROUNDS: usize = 4;
+const COMMANDS: usize = 40;
+const ROUNDS: usize = 5;
 
 fn main() -> anyhow::Result<()> {
     let found = sshd::available().and_then(|()| Lab::as_root("round-trip"));
@@ -39,9 +39,10 @@ fn main() -> anyhow::Result<()> {
     }
 
     let no_op = Command::new(Program::Ip).arg("-V");
-    let element = Command::new(Program::Nft)
-        .args(["-f", "-"])
-        .stdin("add element inet t s { 7 }\ndelete element inet t s { 7 }\n");
+    let nft = |document: &str| Command::new(Program::Nft).args(["-f", "-"]).stdin(document);
+    let add = nft("add element inet t s { 7 }\n");
+    // Whatever removes something waits until no packet looks at it any more.
+    let replace = nft("add element inet t s { 8 }\ndelete element inet t s { 8 }\n");
     let mut times = Times::default();
     let done = client.enter(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -55,7 +56,7 @@ fn main() -> anyhow::Result<()> {
                 ("ssh, sudo", Box::new(Ssh::new(describe(&sudo, Mode::Sudo)?))),
             ];
             for round in 0..=ROUNDS {
-                for (what, command) in [("no-op", &no_op), ("nft -f -", &element)] {
+                for (what, command) in [("no-op", &no_op), ("add", &add), ("replace", &replace)] {
                     for (way, executor) in &mut ways {
                         for _ in 0..COMMANDS {
                             let begin = Instant::now();

@@ -141,6 +141,25 @@ fn ep_12_a_black_holed_host_costs_no_more_than_the_deadline_and_heals_by_itself(
 }
 
 #[test]
+fn ep_12_silence_is_noticed_without_a_command() {
+    for user in ["apply", "nftables"] {
+        let Some(site) = Site::new("silence", user) else { return };
+        site.inside(async || {
+            let mut ssh = Ssh::new(site.ssh_host());
+            assert!(run_until_well(&mut ssh, &list_links()).await.succeeded());
+            let _cut = site.cut();
+            let begin = Instant::now();
+            let mut link = ssh.watch_link();
+            while link.current() == LinkState::Up {
+                let change = tokio::time::timeout(Duration::from_secs(5), link.changed()).await;
+                change.expect("within 5 seconds").expect("the executor is there");
+            }
+            assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+        });
+    }
+}
+
+#[test]
 fn ep_12_a_large_document_into_a_black_hole_costs_no_more_than_the_deadline() {
     let Some(site) = Site::new("black-hole-large", "apply") else { return };
     site.inside(async || {
