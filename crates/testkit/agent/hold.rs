@@ -5,8 +5,9 @@ use std::ffi::OsString;
 use std::io::{BufRead as _, Write as _};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use nix::net::if_::InterfaceFlags;
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::client::{self, Flow, Prober};
@@ -108,6 +109,16 @@ impl Shared {
                     .map(|it| Told::Text(it.trim().to_owned()))
                     .map_err(|it| format!("read {file}: {it}"))
             }
+            Ask::WaitForCarrier { interface, deadline } => {
+                let begin = Instant::now();
+                while !is_running(&interface)? {
+                    if begin.elapsed() > deadline {
+                        return Err(format!("`{interface}` has no carrier after {deadline:?}"));
+                    }
+                    std::thread::sleep(Duration::from_micros(100));
+                }
+                Ok(Told::Done)
+            }
             Ask::Serve { name, at, protocol } => {
                 let server = Server::open(&name, at, protocol)
                     .map_err(|it| format!("serve `{name}` on {at}/{protocol}: {it}"))?;
@@ -179,6 +190,12 @@ impl Shared {
             }
         }
     }
+}
+
+fn is_running(interface: &str) -> Result<bool, String> {
+    let all = nix::ifaddrs::getifaddrs().map_err(|it| format!("list interfaces: {it}"))?;
+    let mut named = all.filter(|it| it.interface_name == interface);
+    Ok(named.any(|it| it.flags.contains(InterfaceFlags::IFF_RUNNING)))
 }
 
 /// The file of a kernel setting. Only settings of the network namespace are reachable: all

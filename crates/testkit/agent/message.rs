@@ -139,6 +139,8 @@ pub(crate) enum Ask {
     Sysctl { key: String, value: String },
     /// Reads such a setting.
     ReadSysctl { key: String },
+    /// Waits until an interface is in operation, with a carrier that the kernel has taken note of.
+    WaitForCarrier { interface: String, deadline: Duration },
     /// Opens an echo server.
     Serve { name: String, at: SocketAddr, protocol: Protocol },
     /// Probes once.

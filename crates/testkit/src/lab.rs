@@ -23,19 +23,23 @@ mod agent;
 mod daemon;
 mod machine;
 mod network;
+mod settings;
 
 use std::fmt;
 use std::io::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::requirement::{self, Missing};
 pub(crate) use agent::Agent;
 pub use agent::agent_program;
 pub use daemon::Daemon;
-pub use machine::{Machine, Output, ReversePath};
+pub use machine::{Machine, Output};
 pub use network::Network;
+pub use settings::{BlackHole, ReversePath};
 
 /// Machines and the wires between them, for one test. Dropping it removes everything.
 pub struct Lab {
@@ -151,10 +155,12 @@ impl Lab {
     ) -> anyhow::Result<()> {
         a.ip_batch(&format!(
             "{}{}",
-            machine::veth(a_interface, b_interface, b),
-            machine::up_with_addresses(a_interface, a_addresses),
+            settings::veth(a_interface, b_interface, b),
+            settings::up_with_addresses(a_interface, a_addresses),
         ))?;
-        b.ip_batch(&machine::up_with_addresses(b_interface, b_addresses))
+        b.ip_batch(&settings::up_with_addresses(b_interface, b_addresses))?;
+        a.wait_for_carrier(a_interface)?;
+        b.wait_for_carrier(b_interface)
     }
 
     /// Adds a network: a switch that any number of machines can be plugged into.
@@ -173,9 +179,14 @@ impl Lab {
     ///
     /// When an agent does not answer; the lab is then removed as usual.
     pub fn detach(self) -> anyhow::Result<Vec<(String, u32)>> {
-        let mut kept = Vec::new();
+        let mut kept: Vec<(String, u32)> = Vec::new();
         for machine in self.everything() {
-            machine.agent().detach()?;
+            if let Err(error) = machine.agent().detach() {
+                for pid in kept.iter().filter_map(|(_, pid)| i32::try_from(*pid).ok()) {
+                    let _already_gone = kill(Pid::from_raw(pid), Signal::SIGTERM);
+                }
+                return Err(error);
+            }
             kept.push((machine.name().to_owned(), machine.pid()));
         }
         Ok(kept)

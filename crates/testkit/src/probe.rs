@@ -227,7 +227,8 @@ pub struct Prober {
 }
 
 impl Prober {
-    /// The attempts that have ended since the last call, in the order in which they began.
+    /// The attempts that have ended since the last call, in the order in which they began. One
+    /// that waited long comes in a later call than others that began after it.
     ///
     /// # Errors
     ///

@@ -8,6 +8,8 @@ mod labs;
 mod packet_tables;
 #[path = "it/probes.rs"]
 mod probes;
+#[path = "it/settings.rs"]
+mod settings;
 #[path = "it/skips.rs"]
 mod skips;
 #[path = "it/ssh.rs"]

@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -32,6 +32,7 @@ pub(crate) struct Agent {
     input: Mutex<Option<ChildStdin>>,
     next: AtomicU64,
     waiting: Waiting,
+    detached: AtomicBool,
 }
 
 impl Agent {
@@ -69,6 +70,7 @@ impl Agent {
             input: Mutex::new(Some(input)),
             next: AtomicU64::new(1),
             waiting,
+            detached: AtomicBool::new(false),
         })
     }
 
@@ -108,7 +110,9 @@ impl Agent {
     }
 
     pub(crate) fn detach(&self) -> anyhow::Result<()> {
-        self.ask(Ask::Detach).map(|_| ())
+        self.ask(Ask::Detach)?;
+        self.detached.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Tells the agent to end, without waiting for it.
@@ -119,6 +123,9 @@ impl Agent {
     /// Waits until the agent has cleaned up and is gone. Kills it if it takes too long. A detached
     /// agent is not waited for.
     pub(crate) fn wait(&self) {
+        if self.detached.load(Ordering::Relaxed) {
+            return;
+        }
         let end = Instant::now() + Duration::from_secs(5);
         let mut process = lock(&self.process);
         loop {

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::{Machine, Shared, machine};
+use super::{Machine, Shared, settings};
 
 /// A switch that machines are plugged into: one broadcast domain, no filter, no addresses.
 #[derive(Clone, Debug)]
@@ -40,10 +40,14 @@ impl Network {
         let number = self.ports.fetch_add(1, Ordering::Relaxed);
         let port = format!("{}{number}", self.bridge);
         self.wiring.ip_batch(&format!(
-            "{}link set {port} master {} up\n",
-            machine::veth(&port, interface, machine),
-            self.bridge,
+            "{}link set {port} up\n",
+            settings::veth(&port, interface, machine),
         ))?;
-        machine.ip_batch(&machine::up_with_addresses(interface, addresses))
+        machine.ip_batch(&settings::up_with_addresses(interface, addresses))?;
+        machine.wait_for_carrier(interface)?;
+        self.wiring.wait_for_carrier(&port)?;
+        // Only now: a bridge takes a port with a carrier into service at once, and another one
+        // whenever it hears of the carrier.
+        self.wiring.ip_batch(&format!("link set {port} master {}\n", self.bridge))
     }
 }

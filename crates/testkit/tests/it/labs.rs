@@ -6,8 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use testkit::lab::ReversePath;
-use testkit::probe::{Outcome, Probe, SILENCE};
+use testkit::probe::Probe;
 use testkit::{Lab, Machine, Missing, Protocol};
 
 #[test]
@@ -36,62 +35,6 @@ fn a_router_a_switch_and_three_hosts_are_built_at_once() -> anyhow::Result<()> {
              4 first probes in {probed:?}, removed in {:?}",
             begin.elapsed()
         );
-    }
-    Ok(())
-}
-
-#[test]
-fn without_forwarding_a_router_is_a_wall() -> anyhow::Result<()> {
-    for open in OPEN {
-        let Some(lab) = testkit::require(open("wall")) else { continue };
-        let site = Site::build(&lab)?;
-        for (to, family) in [("10.1.0.11:8080", "IPv4"), ("[fd02::11]:8080", "IPv6")] {
-            let probe = Probe::new(to.parse()?, Protocol::Tcp).within(SILENCE);
-            site.router.forwarding(false)?;
-            assert_eq!(site.client.probe(probe)?, Outcome::Dropped, "{family}");
-            site.router.forwarding(true)?;
-            let outcome = site.client.probe(Probe::new(to.parse()?, Protocol::Tcp))?;
-            assert_eq!(outcome.server(), Some("n1"), "{family}: {outcome}");
-        }
-    }
-    Ok(())
-}
-
-#[test]
-fn the_reverse_path_filter_is_what_was_asked_for() -> anyhow::Result<()> {
-    for open in OPEN {
-        let Some(lab) = testkit::require(open("reverse-path")) else { continue };
-        let site = Site::build(&lab)?;
-        // From an address that the router expects behind its other interface.
-        site.client.add_address("lo", "10.1.0.77/32")?;
-        let echo = site.router.serve("router", "192.0.2.1:0".parse()?, Protocol::Udp)?;
-        let probe = Probe::new(echo.address(), Protocol::Udp).within(SILENCE);
-        // From its usual address first: the filter is for address resolution too, and a request
-        // that was not answered is not repeated at once.
-        assert_eq!(site.client.probe(probe)?.server(), Some("router"));
-        let probe = probe.from("10.1.0.77:0".parse()?);
-        let arrived = || -> anyhow::Result<u64> {
-            let counters = site.router.run("nft", &["-j", "list", "counters"])?;
-            let counters: serde_json::Value = serde_json::from_str(&counters)?;
-            let found = counters["nftables"].as_array().into_iter().flatten();
-            let packets = found.filter_map(|it| it["counter"]["packets"].as_u64());
-            Ok(packets.sum())
-        };
-        site.router.nft(
-            "table ip count {\n\
-               counter seen {\n }\n\
-               chain in {\n\
-                 type filter hook input priority 0; udp dport != 0 counter name seen\n\
-               }\n\
-             }\n",
-        )?;
-        for (filter, packets) in
-            [(ReversePath::Strict, 0), (ReversePath::Loose, 1), (ReversePath::Off, 2)]
-        {
-            site.router.reverse_path(filter)?;
-            site.client.probe(probe)?;
-            assert_eq!(arrived()?, packets, "{filter:?}");
-        }
     }
     Ok(())
 }
@@ -140,17 +83,6 @@ fn each_machine_has_its_own_run_directory() -> anyhow::Result<()> {
         a.run("touch", &["/run/only-here"])?;
         assert!(b.run("ls", &["/run/only-here"]).is_err());
         assert!(!Path::new("/run/only-here").exists());
-    }
-    Ok(())
-}
-
-#[test]
-fn settings_of_the_whole_host_cannot_be_reached() -> anyhow::Result<()> {
-    let Some(lab) = testkit::require(Lab::new("settings")) else { return Ok(()) };
-    let machine = lab.machine("a")?;
-    for key in ["../kernel/hostname", "/proc/sys/kernel/hostname", ""] {
-        let error = machine.sysctl(key, "x").expect_err("not a network setting");
-        assert!(format!("{error:#}").contains("is not a path below /proc/sys/net"), "{error:#}");
     }
     Ok(())
 }
@@ -255,6 +187,30 @@ fn holds_a_lab_until_killed() -> anyhow::Result<()> {
 }
 
 #[test]
+fn a_detached_lab_lives_until_its_agents_are_told_to_end() -> anyhow::Result<()> {
+    for open in OPEN {
+        let Some(lab) = testkit::require(open("detached")) else { continue };
+        let site = Site::build(&lab)?;
+        site.router.run("setsid", &["--fork", "sleep", "1000"])?;
+        let namespaces = namespaces_of(&site);
+
+        let agents = lab.detach()?;
+
+        assert_eq!(processes_in(&namespaces).len(), 5, "four agents and the sleep");
+        let names: BTreeSet<_> = agents.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, BTreeSet::from(["client", "n1", "n2", "router", "wiring"]));
+        for (_, pid) in &agents {
+            let pid = nix::unistd::Pid::from_raw(i32::try_from(*pid)?);
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;
+        }
+        testkit::wait::until("everything has ended", Duration::from_secs(10), || {
+            processes_in(&namespaces).is_empty().then_some(())
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
 fn an_unprivileged_user_gets_a_lab_too() -> anyhow::Result<()> {
     if !nix::unistd::geteuid().is_root() {
         // Every other test of this run is the proof.
@@ -305,21 +261,21 @@ fn builds_a_lab_as_nobody() -> anyhow::Result<()> {
     Ok(())
 }
 
-type Open = fn(&str) -> Result<Lab, Missing>;
+pub(crate) type Open = fn(&str) -> Result<Lab, Missing>;
 
 /// Both kinds of lab, for tests that must hold in both.
-const OPEN: [Open; 2] = [Lab::as_root, Lab::in_user_namespace];
+pub(crate) const OPEN: [Open; 2] = [Lab::as_root, Lab::in_user_namespace];
 
 /// A client, a router, and two nodes on a switch; each node serves its name on port 8080.
-struct Site {
-    client: Machine,
-    router: Machine,
+pub(crate) struct Site {
+    pub(crate) client: Machine,
+    pub(crate) router: Machine,
     nodes: Vec<Machine>,
     _servers: Vec<testkit::probe::EchoServer>,
 }
 
 impl Site {
-    fn build(lab: &Lab) -> anyhow::Result<Self> {
+    pub(crate) fn build(lab: &Lab) -> anyhow::Result<Self> {
         let router = lab.machine("router")?;
         let client = lab.machine("client")?;
         let (outside, inside) = (["192.0.2.2/24", "fd01::2/64"], ["192.0.2.1/24", "fd01::1/64"]);
