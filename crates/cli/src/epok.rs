@@ -8,11 +8,12 @@ mod running;
 
 use api::host::{Host, HostSettings};
 use firewall::Backend;
+use host::ExecuteError;
 
 use self::options::{CleanExecutor, CleanOptions, EpokOptions, Executor, MachineOptions};
 use crate::arguments::Output;
 use crate::ending::{Ending, Result, refused};
-use crate::{cleanup, declared, manifest, print, reach, take_over};
+use crate::{cleanup, declared, host_choice, manifest, print, reach, take_over};
 
 /// Does what Epok does with these options.
 pub(crate) async fn run(options: &EpokOptions, output: Output) -> Result {
@@ -100,6 +101,29 @@ pub(crate) async fn host(options: &EpokOptions, remarks: &mut Vec<String>) -> Re
         ssh.apply_to(&mut host, key)?;
     }
     Ok(host)
+}
+
+/// nftables where the host lets us use it, iptables where its sudoers line permits only that.
+pub(crate) async fn choose_backend(host: &mut Host) -> Result<()> {
+    let settings = settings(host)?;
+    let mut executor = reach::executor(&settings, None).await?;
+    let options = host_choice::options(&settings);
+    let listed = host_choice::observe(&mut *executor, Backend::Nftables, options).await;
+    let Err(error) = listed else { return Ok(()) };
+    match error.downcast_ref::<ExecuteError>() {
+        Some(
+            reason @ (ExecuteError::CannotStart { .. }
+            | ExecuteError::SudoRefused { .. }
+            | ExecuteError::Refused { .. }),
+        ) => {
+            print::note(format_args!(
+                "warning: nftables cannot be used on the host, so iptables is used instead: {reason}"
+            ));
+            host.spec.backend = "iptables".to_owned();
+            Ok(())
+        }
+        Some(_) | None => Err(error),
+    }
 }
 
 fn settings(host: &Host) -> Result<HostSettings> {

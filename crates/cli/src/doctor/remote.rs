@@ -11,7 +11,7 @@ use planner::host_view::HostView;
 use super::Check;
 use crate::ending::Result;
 use crate::objects::{ObjectOptions, Objects};
-use crate::{host_choice, plan, reach, ssh_scan};
+use crate::{host_choice, plan, ssh_scan};
 
 /// Looks at every Host among the objects.
 pub(super) async fn look(options: &ObjectOptions) -> Result<Vec<Check>> {

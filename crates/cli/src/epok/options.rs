@@ -22,7 +22,7 @@ Examples:
   epok -i eth0 --print-host local      the Host object that these options mean
   epok clean local                     remove every rule, ours and Epok's (also: epok-clean local)
 
-Every option can stand in the environment, as with Epok. What differs is in docs/from-epok.md.";
+Every option can stand in the environment, as with Epok. What differs is in docs/migrate-epok.md.";
 
 /// Takes Epok's options and does Epok's work: forwards host ports to the cluster's nodes and Pods
 /// as the annotations epok.getbetter.ro/... ask for it.

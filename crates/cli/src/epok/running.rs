@@ -4,15 +4,13 @@ use std::time::Duration;
 
 use api::host::Host;
 use controller::Settings;
-use firewall::Backend;
-use host::ExecuteError;
 use tracing_subscriber::EnvFilter;
 
 use super::options::EpokOptions;
+use crate::controller_command;
 use crate::ending::{Ending, Result};
 use crate::migrate::Work;
 use crate::objects::ObjectOptions;
-use crate::{controller_command, host_choice, reach};
 
 /// How long to wait before a failed start is tried again.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -63,7 +61,7 @@ pub(super) async fn run(options: &EpokOptions, mut host: Host) -> Result {
 /// Chooses the backend and takes over what Epok left.
 async fn begin(options: &EpokOptions, host: &mut Host, objects: &ObjectOptions) -> Result<()> {
     if options.backend == "auto" {
-        choose_backend(host).await?;
+        super::choose_backend(host).await?;
     }
     let mut work = Work::new(objects, host.clone()).await?;
     let left = work.look().await?;
@@ -77,27 +75,6 @@ async fn begin(options: &EpokOptions, host: &mut Host, objects: &ObjectOptions) 
         tracing::warn!("left alone: {kept}");
     }
     Ok(())
-}
-
-/// nftables where the host lets us use it, iptables where its sudoers line permits only that.
-async fn choose_backend(host: &mut Host) -> Result<()> {
-    let settings = super::settings(host)?;
-    let mut executor = reach::executor(&settings, None).await?;
-    let options = host_choice::options(&settings);
-    let listed = host_choice::observe(&mut *executor, Backend::Nftables, options).await;
-    let Err(error) = listed else { return Ok(()) };
-    match error.downcast_ref::<ExecuteError>() {
-        Some(
-            reason @ (ExecuteError::CannotStart { .. }
-            | ExecuteError::SudoRefused { .. }
-            | ExecuteError::Refused { .. }),
-        ) => {
-            tracing::warn!(%reason, "nftables cannot be used on the host; iptables is used instead");
-            host.spec.backend = "iptables".to_owned();
-            Ok(())
-        }
-        Some(_) | None => Err(error),
-    }
 }
 
 /// Logs as `EPOK_LOG_LEVEL` says; what cannot be read means `info`, as with Epok.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use api::host::{Host, HostSettings};
-use clap::{Args, Parser as _};
+use clap::{Args, Parser as _, Subcommand};
 use firewall::epok::Left;
 use planner::cluster_view::{Change, Object};
 use planner::finding::Severity;
@@ -16,24 +16,24 @@ use super::deployment;
 use super::report::{self, DIFFERENCES, Report};
 use crate::arguments::Output;
 use crate::ending::{Ending, Result, refused};
-use crate::epok::options::{EpokOptions, Executor};
+use crate::epok::options::{BatchOptions, EpokOptions, Executor, MachineOptions, SshOptions};
 use crate::objects::{ObjectOptions, Objects};
 use crate::{epok, manifest, print, reach, take_over};
 
 const EXAMPLES: &str = "\
 Examples:
-  portcullis migrate epok -f objects.yaml --listing nat.rules -- -i eth0,wg0 local
+  portcullis migrate epok -f objects.yaml --listing nat.rules -i eth0,wg0
                                  a report from files, saved with
                                    kubectl get svc,nodes,pods,endpointslices -A -o yaml > objects.yaml
                                    iptables-save -t nat > nat.rules
   portcullis migrate epok --deployment epok.yaml --write-host
                                  the Host object that Epok's Deployment means
   systemctl stop epok
-  portcullis migrate epok --take-over -- -i eth0,wg0 --external-interface eth0 local
+  portcullis migrate epok --take-over -i eth0,wg0 --external-interface eth0
                                  put our rules in force, then remove Epok's, without a gap
 
-After `--` stand Epok's own options, as Epok was started with; its variables EPOK_... count too.
-Without --listing the host is asked: this machine with `local`, another one with `ssh`.
+Give it Epok's own options, as Epok was started with; its variables EPOK_... count too. Without
+--listing the host is asked: this machine, or another one with `ssh`.
 
 Exit code 3 when something is rejected or was left alone.
 
@@ -43,7 +43,8 @@ JSON (-o json):
 
 /// What to read.
 #[derive(Args, Debug)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, subcommand_value_name = "EXECUTOR")]
+#[command(subcommand_help_heading = "Executors", disable_help_subcommand = true)]
 pub(crate) struct MigrateEpokArguments {
     #[command(flatten)]
     objects: ObjectOptions,
@@ -53,7 +54,7 @@ pub(crate) struct MigrateEpokArguments {
     listing: Option<PathBuf>,
 
     /// Read Epok's options from the manifest of its Deployment
-    #[arg(long, value_name = "FILE", conflicts_with = "options")]
+    #[arg(long, value_name = "FILE")]
     deployment: Option<PathBuf>,
 
     /// Print only the Host object that Epok's options mean
@@ -64,16 +65,37 @@ pub(crate) struct MigrateEpokArguments {
     #[arg(long)]
     take_over: bool,
 
-    /// Epok's own options, after `--`
-    #[arg(value_name = "EPOK OPTIONS", last = true, allow_hyphen_values = true)]
-    options: Vec<String>,
+    #[command(flatten)]
+    machine: MachineOptions,
+
+    #[command(flatten)]
+    batch: BatchOptions,
+
+    /// The packet filter: nftables, iptables, or auto for nftables where the host permits it
+    #[arg(long, value_name = "FILTER", default_value = "auto")]
+    backend: String,
+
+    #[command(subcommand)]
+    executor: Option<MigrateExecutor>,
+}
+
+/// How Epok ran commands on the host; this machine when left out.
+#[derive(Clone, Debug, Subcommand)]
+enum MigrateExecutor {
+    /// Epok ran on the host, and so does this
+    Local,
+    /// Epok reached the host over SSH
+    Ssh(SshOptions),
 }
 
 /// Reports, and takes over where that was asked for.
 pub(crate) async fn run(arguments: &MigrateEpokArguments, output: Output) -> Result {
     let mut report = Report::default();
     let options = options(arguments, &mut report)?;
-    let host = epok::host(&options, &mut report.differs).await?;
+    let mut host = epok::host(&options, &mut report.differs).await?;
+    if arguments.listing.is_none() && !arguments.write_host && options.backend == "auto" {
+        epok::choose_backend(&mut host).await?;
+    }
     if arguments.write_host {
         for remark in &report.differs {
             print::note(format_args!("note: {remark}"));
@@ -121,22 +143,26 @@ pub(crate) async fn run(arguments: &MigrateEpokArguments, output: Output) -> Res
 }
 
 fn options(arguments: &MigrateEpokArguments, report: &mut Report) -> Result<EpokOptions> {
-    let words = match &arguments.deployment {
-        Some(file) => {
-            let found = deployment::read(file)?;
-            report.differs.extend(found.remarks);
-            found.arguments
-        }
-        None if arguments.options.is_empty() => vec!["local".to_owned()],
-        None => arguments.options.clone(),
+    let MigrateEpokArguments { machine, batch, backend, executor, deployment, .. } = arguments;
+    let Some(file) = deployment else {
+        return Ok(EpokOptions {
+            machine: machine.clone(),
+            batch: batch.clone(),
+            backend: backend.clone(),
+            manifests: None,
+            listen: None,
+            print_host: false,
+            executor: match executor {
+                Some(MigrateExecutor::Ssh(ssh)) => Executor::Ssh(ssh.clone()),
+                Some(MigrateExecutor::Local) | None => Executor::Local,
+            },
+        });
     };
-    let words = ["epok".to_owned()].into_iter().chain(words);
-    let options = EpokOptions::try_parse_from(words)
-        .map_err(|error| refused(format!("Epok's options: {}", error.render())))?;
-    if let Executor::Clean(_) = options.executor {
-        return Err(refused("Epok's options: `clean` is nothing to migrate; write local or ssh"));
-    }
-    Ok(options)
+    let found = deployment::read(file)?;
+    report.differs.extend(found.remarks);
+    let words = ["epok".to_owned()].into_iter().chain(found.arguments);
+    EpokOptions::try_parse_from(words)
+        .map_err(|error| refused(format!("--deployment: {}: {}", file.display(), error.render())))
 }
 
 /// One host that is taken over, with everything that is known about it.

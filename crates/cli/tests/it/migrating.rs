@@ -54,7 +54,7 @@ fn the_report_says_what_maps_what_differs_and_what_is_rejected() {
     let listing = file.path().to_str().expect("a path of text");
     let report = |objects: &str, code| {
         let arguments = ["migrate", "epok", "-f", "-", "--listing", listing, "-o", "json"];
-        let epok = ["--", "-i", "eth0", "--batch-commands=false", "local"];
+        let epok = ["-i", "eth0", "--batch-commands=false", "local"];
         run(arguments.into_iter().chain(epok)).stdin(objects).end().expect_code(code).json()
     };
     let good = report(OBJECTS, 0);
@@ -143,7 +143,7 @@ fn ep_02_a_host_is_taken_over_without_a_lost_connection() -> anyhow::Result<()> 
             daemon.wait_until("the take-over", LIMIT, taken)?;
             epok = Some(daemon);
         } else {
-            let arguments = ["migrate", "epok", "-f", manifests, "--take-over", "--"];
+            let arguments = ["migrate", "epok", "-f", manifests, "--take-over"];
             let arguments: Vec<_> = arguments.into_iter().chain(options).collect();
             let said = host.run(PROGRAM, &arguments)?;
             assert!(said.contains("then 3 rules of Epok's removed in one transaction"), "{said}");
@@ -174,8 +174,7 @@ fn a_rule_whose_object_cannot_be_read_stays() -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
     std::fs::write(directory.path().join("objects.yaml"), format!("{OBJECTS}{BROKEN}"))?;
     let manifests = directory.path().to_str().expect("a path of text");
-    let arguments =
-        ["migrate", "epok", "-f", manifests, "--take-over", "--", "-i", "eth0", "local"];
+    let arguments = ["migrate", "epok", "-f", manifests, "--take-over", "-i", "eth0"];
     let output = host.output(PROGRAM, &arguments, "")?;
     assert_eq!(output.status.code(), Some(3), "{output:?}");
     let rules = marked(&host);

@@ -52,11 +52,6 @@ impl Run {
         self
     }
 
-    pub(crate) fn directory(mut self, directory: &Path) -> Self {
-        self.command.current_dir(directory);
-        self
-    }
-
     /// Waits for the end.
     #[track_caller]
     pub(crate) fn end(mut self) -> Ran {
