@@ -2,6 +2,7 @@
 //! that everything can be read before it counts.
 
 mod authorized_keys;
+mod epok_permissions;
 mod manifests;
 mod sudoers;
 mod systemd;
@@ -34,6 +35,8 @@ pub(crate) struct InstallArguments {
 enum What {
     /// Custom resources, permissions and a Deployment for a cluster
     Manifests(manifests::ManifestsArguments),
+    /// The permissions that Epok's own account lacks, for running this program in its place
+    EpokPermissions(epok_permissions::EpokPermissionsArguments),
     /// A hardened systemd unit for a controller on the host itself
     Systemd(systemd::SystemdArguments),
     /// The sudoers lines for a host that is driven over SSH
@@ -45,7 +48,7 @@ enum What {
 /// One printed document, and what is still to be done with it.
 #[derive(Serialize)]
 struct Document {
-    /// What it is: `manifests`, `systemd`, `sudoers`, `authorizedKeys`.
+    /// What it is: `manifests`, `epokPermissions`, `systemd`, `sudoers`, `authorizedKeys`.
     kind: &'static str,
     /// Where it belongs.
     place: String,
@@ -59,6 +62,7 @@ struct Document {
 pub(crate) fn run(arguments: &InstallArguments, output: Output) -> Result {
     let document = match &arguments.what {
         What::Manifests(it) => manifests::document(it)?,
+        What::EpokPermissions(it) => epok_permissions::document(it)?,
         What::Systemd(it) => systemd::document(it)?,
         What::Sudoers(it) => sudoers::document(it)?,
         What::AuthorizedKeys(it) => authorized_keys::document(it)?,

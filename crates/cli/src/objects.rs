@@ -94,7 +94,15 @@ impl ObjectOptions {
                 format!("{kind}s: {error}")
             });
             let missing = missing.collect::<Vec<_>>().join("; ");
-            bail!("the cluster did not list everything within {LIMIT:?}: {missing}");
+            let forbidden =
+                health.kinds.values().any(|it| it.state == cluster::source::State::Forbidden);
+            let remedy = if forbidden {
+                "; this account needs more permissions: see `portcullis install manifests`, or for \
+                 Epok's account `portcullis install epok-permissions`"
+            } else {
+                ""
+            };
+            bail!("the cluster did not list everything within {LIMIT:?}: {missing}{remedy}");
         }
         Ok(Objects { changes, problems: health.problems, client: Some(client) })
     }

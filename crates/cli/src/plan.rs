@@ -12,7 +12,7 @@ use planner::forward::{HostDesired, forward_plan};
 use serde::Serialize;
 
 use crate::arguments::Output;
-use crate::ending::{Ending, Result, refused};
+use crate::ending::{Ending, Refused, Result, refused};
 use crate::host_choice::{self, Facts, HostChoice};
 use crate::objects::{ObjectOptions, Objects};
 use crate::{print, reach};
@@ -118,7 +118,8 @@ struct Planned {
 
 /// Prints what would change.
 pub(crate) async fn plan(arguments: &PlanArguments, output: Output) -> Result {
-    let (objects, planned) = decide(&arguments.objects, &arguments.choice).await?;
+    let Decided { objects, planned, refused } =
+        decide(&arguments.objects, &arguments.choice).await?;
     let hosts: Vec<HostPlan> = planned.into_iter().map(host_plan).collect();
     let unclean = hosts.iter().any(|it| !it.in_sync || !it.findings.is_empty());
     match output {
@@ -130,7 +131,7 @@ pub(crate) async fn plan(arguments: &PlanArguments, output: Output) -> Result {
         }
     }
     Ok(match () {
-        () if objects.is_partly_unreadable() => Ending::Refused,
+        () if refused => Ending::Refused,
         () if arguments.exit_code && unclean => Ending::Found,
         () => Ending::Done,
     })
@@ -138,7 +139,8 @@ pub(crate) async fn plan(arguments: &PlanArguments, output: Output) -> Result {
 
 /// Prints whole rulesets.
 pub(crate) async fn render(arguments: &RenderArguments, output: Output) -> Result {
-    let (objects, planned) = decide(&arguments.objects, &arguments.choice).await?;
+    let Decided { objects, planned, refused } =
+        decide(&arguments.objects, &arguments.choice).await?;
     let hosts = planned.into_iter().map(|it| {
         let backend = host_choice::backend(&it.settings);
         let ruleset = backend.render(&it.desired.forwarding);
@@ -165,24 +167,50 @@ pub(crate) async fn render(arguments: &RenderArguments, output: Output) -> Resul
             }
         }
     }
-    Ok(if objects.is_partly_unreadable() { Ending::Refused } else { Ending::Done })
+    Ok(if refused { Ending::Refused } else { Ending::Done })
 }
 
-async fn decide(objects: &ObjectOptions, choice: &HostChoice) -> Result<(Objects, Vec<Planned>)> {
+/// Everything that was decided, and whether something had to be refused.
+struct Decided {
+    objects: Objects,
+    planned: Vec<Planned>,
+    refused: bool,
+}
+
+async fn decide(objects: &ObjectOptions, choice: &HostChoice) -> Result<Decided> {
     let mut objects = objects.read().await?;
     choice.complete(&mut objects)?;
     objects.note_problems();
     let view = objects.view();
     let mut planned = Vec::new();
-    for name in choice.names(&view)? {
-        let settings = settings(&view, &name)?;
-        let facts = choice.facts(&settings, objects.client.as_ref()).await?;
-        let desired =
-            forward_plan(&view, &name, &facts.view).map_err(|error| refused(error.to_string()))?;
-        let keep = desired.unreadable.iter().cloned().chain(objects.unreadable()).collect();
-        planned.push(Planned { settings, desired, facts, keep });
+    let mut refused = objects.is_partly_unreadable();
+    let names = choice.names(&view)?;
+    for name in &names {
+        match decide_host(&view, &objects, choice, name).await {
+            Ok(host) => planned.push(host),
+            // One bad Host costs only its own plan.
+            Err(error) if names.len() > 1 && error.is::<Refused>() => {
+                print::note(format_args!("error: {error:#}"));
+                refused = true;
+            }
+            Err(error) => return Err(error),
+        }
     }
-    Ok((objects, planned))
+    Ok(Decided { objects, planned, refused })
+}
+
+async fn decide_host(
+    view: &ClusterView,
+    objects: &Objects,
+    choice: &HostChoice,
+    name: &str,
+) -> Result<Planned> {
+    let settings = settings(view, name)?;
+    let facts = choice.facts(&settings, objects.client.as_ref()).await?;
+    let desired =
+        forward_plan(view, name, &facts.view).map_err(|error| refused(error.to_string()))?;
+    let keep = desired.unreadable.iter().cloned().chain(objects.unreadable()).collect();
+    Ok(Planned { settings, desired, facts, keep })
 }
 
 /// The settings of a Host that is there.

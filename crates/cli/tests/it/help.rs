@@ -19,6 +19,10 @@ fn every_help_is_as_reviewed() {
     check("doctor", expect_file!["../../testdata/help/doctor.txt"]);
     check("install", expect_file!["../../testdata/help/install.txt"]);
     check("install manifests", expect_file!["../../testdata/help/install-manifests.txt"]);
+    check(
+        "install epok-permissions",
+        expect_file!["../../testdata/help/install-epok-permissions.txt"],
+    );
     check("install systemd", expect_file!["../../testdata/help/install-systemd.txt"]);
     check("install sudoers", expect_file!["../../testdata/help/install-sudoers.txt"]);
     check(

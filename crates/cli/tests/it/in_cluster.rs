@@ -30,6 +30,10 @@ fn a_cluster_takes_the_manifests_and_is_read_and_checked() -> anyhow::Result<()>
 
     let manifests = portcullis(["install", "manifests"]).expect_code(0).stdout;
     runtime.block_on(control_plane.apply_manifest(&manifests))?;
+    let permissions = portcullis(["install", "epok-permissions", "--account", "default/epok"]);
+    let permissions = permissions.expect_code(0).stdout;
+    assert!(permissions.contains("    name: epok\n    namespace: default\n"), "{permissions}");
+    runtime.block_on(control_plane.apply_manifest(&permissions))?;
     // Nodes with two addresses cannot be applied, only listed: that is how the API keys the list.
     for file in ["host", "services"] {
         let text = std::fs::read_to_string(root().join(format!("examples/forward/{file}.yaml")))?;

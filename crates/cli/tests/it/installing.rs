@@ -98,6 +98,7 @@ fn hostile_values_reach_no_document() {
     refuses("sudoers", &["--program", "relative"], "--program");
     refuses("systemd", &["--program", "/bin/sh\nUser=root"], "--program");
     refuses("systemd", &["--manifests", "/a b"], "--manifests");
+    refuses("epok-permissions", &["--account", "a/b\n  - c"], "--account");
     refuses("manifests", &["--image", "a: {b}"], "--image");
     refuses("manifests", &["--replicas", "0"], "--replicas");
 }

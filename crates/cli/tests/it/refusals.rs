@@ -145,6 +145,15 @@ fn a_bad_host_object_is_refused_with_every_problem() {
 }
 
 #[test]
+fn a_bad_host_object_costs_only_its_own_plan() {
+    let bad = HOST.replace("edge-a", "edge-b").replace("[eth0]", "[]");
+    let text = format!("{HOST}---{bad}");
+    let ran = run(["plan", "-f", "-"]).stdin(&text).end().expect_code(2);
+    assert!(ran.stderr.contains("Host edge-b"), "{}", ran.stderr);
+    assert!(ran.stdout.contains("Host edge-a (nftables"), "{}", ran.stdout);
+}
+
+#[test]
 fn a_misspelt_field_of_a_host_is_reported() {
     let text = HOST.replace("[eth0]", "[eth0], externalInteface: eth0");
     let ran = run(["plan", "-f", "-"]).stdin(&text).end().expect_code(2);
