@@ -128,7 +128,7 @@ impl Hand {
             Some(observed) => observed,
             None => {
                 let started = Instant::now();
-                let observed = self.observe(self.backend).await?;
+                let observed = self.observe(self.backend, self.options).await?;
                 self.cost_of_looking = started.elapsed();
                 observed
             }
@@ -189,10 +189,12 @@ impl Hand {
     /// nothing of ours there.
     async fn remove_leftovers(&mut self) -> bool {
         let other = match self.backend {
+            // The chains of iptables that accept are part of this backend's own state then.
+            Backend::Nftables if self.options.accept_forwarded => return true,
             Backend::Nftables => Backend::Iptables,
             Backend::Iptables => Backend::Nftables,
         };
-        let Ok(observed) = self.observe(other).await else { return true };
+        let Ok(observed) = self.observe(other, Options::default()).await else { return true };
         for command in other.cleanup(&observed).commands() {
             if let Err(error) = self.checked(&command).await {
                 tracing::warn!(%command, %error, "cannot remove rules of the other backend");
@@ -202,9 +204,13 @@ impl Hand {
         true
     }
 
-    async fn observe(&mut self, backend: Backend) -> Result<Observed, PassError> {
+    async fn observe(
+        &mut self,
+        backend: Backend,
+        options: Options,
+    ) -> Result<Observed, PassError> {
         let mut outputs = Vec::new();
-        for command in backend.listing(self.options) {
+        for command in backend.listing(options) {
             outputs.push(self.executor.run(&command).await?);
         }
         backend.observe(&outputs).map_err(|error| PassError::Listing(error.to_string()))

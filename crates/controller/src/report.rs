@@ -9,8 +9,6 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use planner::cluster_view::ClusterView;
 use planner::finding::{Finding, Severity};
-use planner::forward::HostDesired;
-use planner::host_view::HostView;
 use planner::status::{Outcome, outcomes, service_addresses};
 
 use crate::driver::Driver;
@@ -37,11 +35,8 @@ fn services(
     view: &ClusterView,
     drivers: &BTreeMap<String, Driver>,
 ) -> BTreeMap<ObjectRef, ServiceReport> {
-    let plans: BTreeMap<String, HostDesired> =
-        drivers.iter().map(|(name, it)| (name.clone(), it.desired().clone())).collect();
-    let facts: BTreeMap<String, HostView> =
-        drivers.iter().filter_map(|(name, it)| Some((name.clone(), it.facts.clone()?))).collect();
-    let mut addresses = service_addresses(view, &facts);
+    let facts = drivers.iter().filter_map(|(name, it)| Some((name, it.facts.as_ref()?)));
+    let mut addresses = service_addresses(view, facts);
     let report = |(service, outcomes): (ObjectRef, Vec<Outcome>)| {
         let addresses = addresses.remove(&service).unwrap_or_default();
         let forwarded = !outcomes.is_empty() && outcomes.iter().all(Outcome::is_complete);
@@ -60,7 +55,7 @@ fn services(
         };
         (service, ServiceReport { forwarded, reason: reason.to_owned(), message, addresses })
     };
-    outcomes(view, &plans).into_iter().map(report).collect()
+    outcomes(view, drivers.iter().map(|(name, it)| (name, it.desired()))).into_iter().map(report).collect()
 }
 
 fn host_status(view: &ClusterView, name: &str, driver: &Driver) -> HostStatus {

@@ -49,7 +49,7 @@ fn ep13_a_node_that_flaps_costs_one_update_for_a_hundred_services() -> anyhow::R
     let revision = || -> anyhow::Result<Option<u64>> {
         Ok(place.status()?["hosts"]["edge"]["revision"].as_u64())
     };
-    let before = revision()?.unwrap_or_default();
+    let before = wait::until_ok("it is told", PATIENCE, || Ok(revision()?.filter(|it| *it > 0)))?;
 
     place.write("n1", &objects::node(1, false))?;
     wait::until_ok("the node is gone", PATIENCE, || {

@@ -7,9 +7,10 @@ use rand::Rng as _;
 use testkit::Protocol::Tcp;
 use testkit::border::{HOST, at};
 use testkit::probe::Probe;
+use testkit::wait;
 
 use crate::objects;
-use crate::place::Place;
+use crate::place::{PATIENCE, Place};
 
 /// Host ports of one generation of the Services.
 const PORTS: u16 = 50;
@@ -80,7 +81,11 @@ fn x05_forwarding_outlives_the_controller_and_a_restart_costs_no_connection() ->
     controller.kill();
     for _ in 0..3 {
         let controller = place.start()?;
-        controller.wait_for_log("applied", crate::place::PATIENCE).ok();
+        wait::until_ok("the controller has looked at the host", PATIENCE, || {
+            controller.check_alive()?;
+            let status = place.status().ok();
+            Ok(status.filter(|it| it["hosts"]["edge"]["revision"].as_u64() > Some(0)))
+        })?;
         controller.kill();
     }
 

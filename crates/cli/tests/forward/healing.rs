@@ -120,8 +120,10 @@ fn ep11_a_malformed_annotation_keeps_the_last_good_state_and_harms_nobody_else()
 
     place.wait_reached(at(HOST, 8443), Tcp)?;
     place.wait_reached(at(HOST, 443), Tcp)?;
-    let status = place.status()?;
-    let finding = &status["findings"][0];
+    let finding = wait::until_ok("the finding is told", PATIENCE, || {
+        let status = place.status()?;
+        Ok(status["findings"].as_array().and_then(|it| it.first().cloned()))
+    })?;
     assert_eq!(finding["object"]["name"], "blog");
     assert_eq!(finding["field"], "portcullis.dev/host-ports");
     for part in ["value", "problem", "remedy"] {
