@@ -5,7 +5,9 @@ use std::sync::Arc;
 use api::host::{Executor as Way, HostSettings, KeySource, SshMode, SshSettings};
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt};
-use host::{ClientKey, Executor, HostKey, LinkState, Local, LocalChange, LocalChanges, Mode, Ssh, SshHost};
+use host::{
+    ClientKey, Executor, HostKey, LinkState, Local, LocalChange, LocalChanges, Mode, Ssh, SshHost,
+};
 
 /// Reads one value of a Secret.
 pub(crate) trait Secrets: Send + Sync {
@@ -29,7 +31,8 @@ impl Secrets for NoSecrets {
         name: &'a str,
         _: &'a str,
     ) -> BoxFuture<'a, Result<String, String>> {
-        let reason = format!("Secret {namespace}/{name}: there is no cluster to read it from; use keyFile");
+        let reason =
+            format!("Secret {namespace}/{name}: there is no cluster to read it from; use keyFile");
         Box::pin(async move { Err(reason) })
     }
 }
@@ -117,11 +120,14 @@ async fn open_ssh(ssh: &SshSettings, secrets: &dyn Secrets) -> Result<Opened, St
         KeySource::Secret { namespace, name, key } => secrets.read(namespace, name, key).await?,
         KeySource::File(path) => {
             let path = path.as_str();
-            tokio::fs::read_to_string(path).await.map_err(|it| format!("cannot read {path}: {it}"))?
+            tokio::fs::read_to_string(path)
+                .await
+                .map_err(|it| format!("cannot read {path}: {it}"))?
         }
     };
     let client_key = ClientKey::from_text(&key).map_err(|it| it.to_string())?;
-    let host_key: HostKey = ssh.host_key.as_str().parse().map_err(|it: host::KeyError| it.to_string())?;
+    let host_key: HostKey =
+        ssh.host_key.as_str().parse().map_err(|it: host::KeyError| it.to_string())?;
     let mut host = SshHost::new(ssh.address.as_str(), ssh.user.as_str(), host_key, client_key);
     host.port = ssh.port.get();
     host.mode = match ssh.mode {

@@ -58,7 +58,16 @@ impl Driver {
         };
         let plan = StandingPlan::new(settings.name.as_str());
         let task = tokio::spawn(task.run());
-        Self { settings, facts: None, state, reachable: false, plan, kept: Default::default(), wish, task }
+        Self {
+            settings,
+            facts: None,
+            state,
+            reachable: false,
+            plan,
+            kept: Default::default(),
+            wish,
+            task,
+        }
     }
 
     /// What the last plan decided.

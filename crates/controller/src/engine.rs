@@ -152,7 +152,8 @@ impl Engine {
         let label = HostLabel { host: host.to_owned() };
         match told {
             Told::Facts(facts) => {
-                driver.state.addresses = facts.addresses.values().flatten().map(|it| it.addr()).collect();
+                driver.state.addresses =
+                    facts.addresses.values().flatten().map(|it| it.addr()).collect();
                 if driver.facts.as_ref() != Some(&facts) {
                     driver.facts = Some(facts);
                     self.plans.request();
@@ -222,7 +223,10 @@ impl Engine {
         self.drivers.retain(|name, driver| {
             let stays = ours.get(name).is_some_and(|it| driver.settings == *it);
             if !stays {
-                tracing::info!(host = name, "no longer driving the host in this way; its rules stay");
+                tracing::info!(
+                    host = name,
+                    "no longer driving the host in this way; its rules stay"
+                );
             }
             stays
         });

@@ -204,11 +204,7 @@ impl Hand {
         true
     }
 
-    async fn observe(
-        &mut self,
-        backend: Backend,
-        options: Options,
-    ) -> Result<Observed, PassError> {
+    async fn observe(&mut self, backend: Backend, options: Options) -> Result<Observed, PassError> {
         let mut outputs = Vec::new();
         for command in backend.listing(options) {
             outputs.push(self.executor.run(&command).await?);

@@ -55,7 +55,10 @@ fn services(
         };
         (service, ServiceReport { forwarded, reason: reason.to_owned(), message, addresses })
     };
-    outcomes(view, drivers.iter().map(|(name, it)| (name, it.desired()))).into_iter().map(report).collect()
+    outcomes(view, drivers.iter().map(|(name, it)| (name, it.desired())))
+        .into_iter()
+        .map(report)
+        .collect()
 }
 
 fn host_status(view: &ClusterView, name: &str, driver: &Driver) -> HostStatus {
@@ -77,7 +80,9 @@ fn host_status(view: &ClusterView, name: &str, driver: &Driver) -> HostStatus {
             Condition::Applied,
             applied,
             if applied { "UpToDate" } else { "Behind" },
-            problem.clone().unwrap_or_else(|| format!("{} host ports are forwarded", state.forwards)),
+            problem
+                .clone()
+                .unwrap_or_else(|| format!("{} host ports are forwarded", state.forwards)),
         ),
         (
             Condition::NoFindings,

@@ -114,10 +114,7 @@ mod tests {
         let starting =
             SourceState { listed: false, state: State::Starting, objects: 0, last_error: None };
         snapshot.sources.insert("Service".to_owned(), starting);
-        assert_eq!(
-            snapshot.unready(),
-            ["the first list is not complete; waiting for: Service"]
-        );
+        assert_eq!(snapshot.unready(), ["the first list is not complete; waiting for: Service"]);
 
         snapshot.complete = true;
         snapshot.hosts.insert("edge-a".to_owned(), HostState::default());

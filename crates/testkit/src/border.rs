@@ -56,16 +56,22 @@ impl Border {
         let outside = lab.machine("outside")?;
         let vpn = lab.machine("vpn")?;
         lab.link(
-            &outside, "eth0", &["198.51.100.9/24", "2001:db8::9/64"],
-            &host, "eth0", &["198.51.100.1/24", "2001:db8::1/64"],
+            &outside,
+            "eth0",
+            &["198.51.100.9/24", "2001:db8::9/64"],
+            &host,
+            "eth0",
+            &["198.51.100.1/24", "2001:db8::1/64"],
         )?;
         lab.link(
-            &vpn, "wg0", &["10.8.0.2/24", "fd08::2/64"],
-            &host, "wg0", &["10.8.0.1/24", "fd08::1/64"],
+            &vpn,
+            "wg0",
+            &["10.8.0.2/24", "fd08::2/64"],
+            &host,
+            "wg0",
+            &["10.8.0.1/24", "fd08::1/64"],
         )?;
-        for (client, gateways) in
-            [(&outside, [HOST, HOST6]), (&vpn, [HOST_ON_VPN, "fd08::1"])]
-        {
+        for (client, gateways) in [(&outside, [HOST, HOST6]), (&vpn, [HOST_ON_VPN, "fd08::1"])] {
             gateways.iter().try_for_each(|it| client.route("default", it))?;
         }
         host.forwarding(true)?;

@@ -56,7 +56,9 @@ pub(crate) fn check_walls(root: &Path, architecture: &str) -> Vec<String> {
     let rooms = table(architecture).unwrap_or_default();
     let pure = rooms.iter().filter(|(_, room)| room.pure).map(|(name, _)| name);
     let missing = pure.filter(|it| !root.join("crates").join(it).join("clippy.toml").exists());
-    missing.map(|it| format!("crates/{it}: a pure crate needs a clippy.toml with the bans")).collect()
+    missing
+        .map(|it| format!("crates/{it}: a pure crate needs a clippy.toml with the bans"))
+        .collect()
 }
 
 fn complaint(
@@ -138,7 +140,10 @@ mod tests {
     fn check_dependency(name: &str, used: &str, features: &[&str], expected: Option<&str>) {
         let found = check(TABLE, &metadata(name, used, features)).expect("readable");
         assert_eq!(found.len(), usize::from(expected.is_some()), "{found:?}");
-        assert!(found.first().is_none_or(|it| it.contains(expected.unwrap_or_default())), "{found:?}");
+        assert!(
+            found.first().is_none_or(|it| it.contains(expected.unwrap_or_default())),
+            "{found:?}"
+        );
     }
 
     fn metadata(name: &str, used: &str, features: &[&str]) -> String {

@@ -50,7 +50,10 @@ fn check_rust(path: &str, content: &str, mut complain: impl FnMut(usize, &str)) 
         }
         // The one good use: a part that another test, which the reason names, runs as a process.
         if line.trim_start().starts_with("#[ignore") && !line.contains("test") {
-            complain(index + 1, "an ignored test looks like a passed one; use testkit::requirement");
+            complain(
+                index + 1,
+                "an ignored test looks like a passed one; use testkit::requirement",
+            );
         }
     }
 }
