@@ -1,11 +1,17 @@
 //! The forced command refuses everything that is not ours.
+//!
+//! It is asked inside a machine of a lab, so that a mistake in the list harms nothing.
 
 use serde_json::{Value, json};
+
+use testkit::{Lab, Machine};
 
 use super::program::{PROGRAM, run};
 
 #[test]
 fn commands_outside_the_list_are_refused() {
+    let Some((_lab, machine)) = machine("refused") else { return };
+    let refused = |command: Value| refused(&machine, command);
     refused(json!({ "program": "nft", "args": ["flush", "ruleset"] }));
     refused(json!({ "program": "nft", "args": ["-f", "/etc/shadow"] }));
     refused(json!({ "program": "nft", "args": ["-f", "-"], "stdin": "include \"/etc/shadow\"\n" }));
@@ -22,8 +28,9 @@ fn commands_outside_the_list_are_refused() {
 }
 
 #[track_caller]
-fn refused(command: Value) {
-    let answers = ask(&json!({ "request": "run", "id": 1, "command": command, "withinMs": 5000 }));
+fn refused(machine: &Machine, command: Value) {
+    let request = json!({ "request": "run", "id": 1, "command": command, "withinMs": 5000 });
+    let answers = ask(machine, &request);
     let answer = answers.last().expect("an answer");
     assert_eq!(answer["answer"], "failed", "{command} was answered with {answer}");
     let error = answer["error"].to_string();
@@ -32,10 +39,11 @@ fn refused(command: Value) {
 
 #[test]
 fn programs_that_are_not_on_any_list_end_the_conversation() {
+    let Some((_lab, machine)) = machine("unknown") else { return };
     for program in ["sh", "/bin/sh", "nft; sh"] {
         let command = json!({ "program": program, "args": [] });
         let request = json!({ "request": "run", "id": 1, "command": command, "withinMs": 5000 });
-        let answers = ask(&request);
+        let answers = ask(&machine, &request);
         assert_eq!(answers.last().expect("an answer")["answer"], "bye", "{answers:?}");
     }
 }
@@ -52,8 +60,10 @@ fn what_the_client_asked_sshd_for_is_not_looked_at() {
 
 #[test]
 fn our_own_commands_run() {
+    let Some((_lab, machine)) = machine("own") else { return };
     let command = json!({ "program": "ip", "args": ["-j", "addr", "show"] });
-    let answers = ask(&json!({ "request": "run", "id": 7, "command": command, "withinMs": 5000 }));
+    let request = json!({ "request": "run", "id": 7, "command": command, "withinMs": 5000 });
+    let answers = ask(&machine, &request);
     let answer = answers.last().expect("an answer");
     assert_eq!(answer["answer"], "done", "{answer}");
     assert_eq!(answer["id"], 7);
@@ -61,14 +71,20 @@ fn our_own_commands_run() {
     assert!(listing.contains("\"lo\""), "{listing}");
 }
 
+fn machine(name: &str) -> Option<(Lab, Machine)> {
+    let lab = testkit::require(Lab::new(name))?;
+    let machine = lab.machine("host").ok()?;
+    Some((lab, machine))
+}
+
 /// Greets, asks one thing, hangs up, and returns every answer.
-fn ask(request: &Value) -> Vec<Value> {
+fn ask(machine: &Machine, request: &Value) -> Vec<Value> {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let runtime = directory.path().join("run");
     let runtime = runtime.to_str().expect("a path of text");
     let hello = json!({ "request": "hello", "version": 1, "silenceMs": 10_000 });
-    assert!(std::path::Path::new(PROGRAM).is_absolute());
-    let run = run(["host-apply", "--runtime-directory", runtime]);
-    let ran = run.stdin(&format!("{hello}\n{request}\n")).end();
-    ran.stdout.lines().map(|it| serde_json::from_str(it).expect("JSON")).collect()
+    let arguments = ["host-apply", "--runtime-directory", runtime];
+    let output = machine.output(PROGRAM, &arguments, &format!("{hello}\n{request}\n"));
+    let output = output.expect("it runs");
+    output.stdout.lines().map(|it| serde_json::from_str(it).expect("JSON")).collect()
 }

@@ -77,7 +77,9 @@ fn the_demo_says_how_to_get_it() {
     // Linked elsewhere, there is nothing beside the program.
     let (_directory, link) = super::program::named("elsewhere");
     let copy = link.with_file_name("copy");
-    std::fs::copy(super::program::PROGRAM, &copy).expect("a copy");
+    // By another process: a file that this one has open for writing cannot be started.
+    let cp = std::process::Command::new("cp").arg(super::program::PROGRAM).arg(&copy).status();
+    assert!(cp.expect("cp runs").success());
     let ran = super::program::Run::new(&copy, ["demo", "--keep"]).end().expect_code(2);
     assert!(ran.stderr.contains("make demo"), "{}", ran.stderr);
 }
