@@ -79,7 +79,8 @@ impl Border {
         for (port, protocol) in BACKENDS {
             servers.push(self.machines.serve(number, port, protocol)?);
         }
-        self.servers.lock().map_err(|_| anyhow::anyhow!("a server panicked"))?[number - 1] = servers;
+        self.servers.lock().map_err(|_| anyhow::anyhow!("a server panicked"))?[number - 1] =
+            servers;
         Ok(())
     }
 
@@ -93,8 +94,15 @@ impl Border {
     pub(crate) fn start_controller(&self) -> Result<()> {
         let manifests = self.manifests.path().display().to_string();
         let arguments = [
-            "controller", "--manifests", &manifests, "--host", "edge", "--listen", "127.0.0.1:9180",
-            "--resync", "5",
+            "controller",
+            "--manifests",
+            &manifests,
+            "--host",
+            "edge",
+            "--listen",
+            "127.0.0.1:9180",
+            "--resync",
+            "5",
         ];
         let controller = self.machines.host.spawn(&self.program, &arguments)?;
         *self.controller()? = Some(controller);
@@ -126,7 +134,11 @@ impl Border {
     /// Lets everything live on and says how to look around.
     pub(crate) fn keep(self) -> String {
         use std::fmt::Write as _;
-        let mut text = format!("\nStill running. Manifests: {}\n{}", self.manifests.path().display(), self.machines.lab);
+        let mut text = format!(
+            "\nStill running. Manifests: {}\n{}",
+            self.manifests.path().display(),
+            self.machines.lab
+        );
         let _ = self.manifests.keep();
         std::mem::forget(self.servers);
         std::mem::forget(self.controller);

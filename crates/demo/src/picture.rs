@@ -11,7 +11,6 @@ use testkit::{Machine, Protocol};
 use crate::border::Border;
 use crate::screen::say;
 
-
 /// One host port and who should reach it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Row {
@@ -33,7 +32,10 @@ pub(crate) enum Expected {
 
 /// Draws the picture, and returns whether every cell was as expected.
 pub(crate) fn draw(border: &Border, rows: &[Row]) -> Result<bool> {
-    say(&format!("   {:<22}{:<34}{:<34}", "host port", "from outside (eth0, v4+v6)", "from the VPN (wg0, v4+v6)"));
+    say(&format!(
+        "   {:<22}{:<34}{:<34}",
+        "host port", "from outside (eth0, v4+v6)", "from the VPN (wg0, v4+v6)"
+    ));
     let mut held = true;
     for row in rows {
         let (outside, outside_held) = cell(&border.machines.outside, row, row.from_outside)?;
@@ -48,7 +50,9 @@ pub(crate) fn draw(border: &Border, rows: &[Row]) -> Result<bool> {
 /// Whether every row is as expected, without drawing.
 pub(crate) fn holds(border: &Border, rows: &[Row]) -> Result<bool> {
     for row in rows {
-        if !cell(&border.machines.outside, row, row.from_outside)?.1 || !cell(&border.machines.vpn, row, row.from_vpn)?.1 {
+        if !cell(&border.machines.outside, row, row.from_outside)?.1
+            || !cell(&border.machines.vpn, row, row.from_vpn)?.1
+        {
             return Ok(false);
         }
     }
@@ -74,7 +78,9 @@ fn cell(client: &Machine, row: &Row, expected: Expected) -> Result<(String, bool
     let own_address = sources.iter().all(|(seen, own)| seen == own);
     let held = match expected {
         Expected::Nodes(nodes) => {
-            servers.iter().map(String::as_str).eq(nodes.iter().copied()) && refusals == 0 && own_address
+            servers.iter().map(String::as_str).eq(nodes.iter().copied())
+                && refusals == 0
+                && own_address
         }
         Expected::Nobody => servers.is_empty(),
     };

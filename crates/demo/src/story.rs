@@ -26,17 +26,28 @@ pub(crate) fn tell(border: &Border) -> Result<bool> {
     let mut summary = Vec::new();
 
     chapter("Four Services on two nodes, forwarded by one host");
-    say("   blog for everyone; dns over UDP; admin not from outside; shop only from 10.8.0.0/24 and fd08::/64");
+    say(
+        "   blog for everyone; dns over UDP; admin not from outside; shop only from 10.8.0.0/24 and fd08::/64",
+    );
     let rows = rows(BOTH, 443);
     let took = settle(border, "the first picture", &rows)?;
-    note(&mut summary, "everyone reaches what is meant for them", picture::draw(border, &rows)?, took);
+    note(
+        &mut summary,
+        "everyone reaches what is meant for them",
+        picture::draw(border, &rows)?,
+        took,
+    );
 
     chapter("Node n1 goes down");
-    let gap = during(border, |border| {
-        border.stop_node(1)?;
-        let down = Border::original("n1.yaml")?.replace("\"True\"", "\"False\"");
-        border.write("n1.yaml", &down)
-    }, &self::rows(SECOND, 443))?;
+    let gap = during(
+        border,
+        |border| {
+            border.stop_node(1)?;
+            let down = Border::original("n1.yaml")?.replace("\"True\"", "\"False\"");
+            border.write("n1.yaml", &down)
+        },
+        &self::rows(SECOND, 443),
+    )?;
     note(&mut summary, "a node went down", picture::draw(border, &self::rows(SECOND, 443))?, gap);
 
     chapter("Node n1 comes back");
@@ -46,9 +57,16 @@ pub(crate) fn tell(border: &Border) -> Result<bool> {
     note(&mut summary, "the node came back", picture::draw(border, &rows)?, took);
 
     chapter("Service blog moves to host port 8443");
-    border.write("blog.yaml", &Border::original("blog.yaml")?.replace("443:30443", "8443:30443"))?;
+    border
+        .write("blog.yaml", &Border::original("blog.yaml")?.replace("443:30443", "8443:30443"))?;
     let mut moved = self::rows(BOTH, 8443);
-    moved.push(Row { what: "", port: 443, protocol: Protocol::Tcp, from_outside: Expected::Nobody, from_vpn: Expected::Nobody });
+    moved.push(Row {
+        what: "",
+        port: 443,
+        protocol: Protocol::Tcp,
+        from_outside: Expected::Nobody,
+        from_vpn: Expected::Nobody,
+    });
     let took = settle(border, "the new port", &moved)?;
     note(&mut summary, "a Service changed its port", picture::draw(border, &moved)?, took);
     border.write("blog.yaml", Border::original("blog.yaml")?)?;
@@ -61,7 +79,12 @@ pub(crate) fn tell(border: &Border) -> Result<bool> {
 
     chapter("The controller is killed; forwarding goes on");
     border.kill_controller()?;
-    note(&mut summary, "forwarding outlives the controller", picture::draw(border, &rows)?, Duration::ZERO);
+    note(
+        &mut summary,
+        "forwarding outlives the controller",
+        picture::draw(border, &rows)?,
+        Duration::ZERO,
+    );
     let gap = during(border, Border::start_controller, &rows)?;
     note(&mut summary, "a restart interrupts nothing", gap == Duration::ZERO, gap);
 
@@ -94,7 +117,11 @@ fn rows(nodes: Expected, blog: u16) -> Vec<Row> {
 
 /// Runs `change` while a client connects every 5 ms, waits for the picture, and returns the time
 /// between the first and the last connection that failed.
-fn during(border: &Border, change: impl FnOnce(&Border) -> Result<()>, rows: &[Row]) -> Result<Duration> {
+fn during(
+    border: &Border,
+    change: impl FnOnce(&Border) -> Result<()>,
+    rows: &[Row],
+) -> Result<Duration> {
     let to: SocketAddr = "198.51.100.1:443".parse()?;
     let probe = Probe::new(to, Protocol::Tcp).within(Duration::from_millis(500));
     let prober = border.machines.outside.prober(probe, Duration::from_millis(5))?;
@@ -104,7 +131,9 @@ fn during(border: &Border, change: impl FnOnce(&Border) -> Result<()>, rows: &[R
     let mut failed = attempts.iter().filter(|it| it.outcome.server().is_none()).map(|it| it.at);
     let first = failed.next();
     let last = failed.next_back().or(first);
-    let gap = first.zip(last).map_or(Duration::ZERO, |(first, last)| since(first, last).max(Duration::from_millis(5)));
+    let gap = first
+        .zip(last)
+        .map_or(Duration::ZERO, |(first, last)| since(first, last).max(Duration::from_millis(5)));
     let lost = attempts.iter().filter(|it| it.outcome.server().is_none()).count();
     say(&format!("   {} connections meanwhile, {lost} of them failed", attempts.len()));
     Ok(gap)
@@ -125,7 +154,11 @@ fn since(first: SystemTime, last: SystemTime) -> Duration {
 
 fn note(summary: &mut Vec<Outcome>, what: &'static str, held: bool, took: Duration) {
     let note = if took.is_zero() { String::new() } else { format!("{} ms", took.as_millis()) };
-    say(&format!("   {} {what}{}", if held { "ok" } else { "!!" }, if note.is_empty() { String::new() } else { format!(" ({note})") }));
+    say(&format!(
+        "   {} {what}{}",
+        if held { "ok" } else { "!!" },
+        if note.is_empty() { String::new() } else { format!(" ({note})") }
+    ));
     summary.push(Outcome { what, held, note });
 }
 
