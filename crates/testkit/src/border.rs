@@ -31,27 +31,24 @@ pub const NODES: [&str; 2] = ["10.77.0.11", "10.77.0.12"];
 /// The same in IPv6.
 pub const NODES6: [&str; 2] = ["fd77::11", "fd77::12"];
 
-/// A host, two nodes, two clients.
-pub struct Border {
-    /// The lab that holds the machines.
-    pub lab: Lab,
-    /// Stands between all others; interfaces `eth0`, `wg0` and `nodes0`.
+/// The host between two clients and whatever lies behind it. Interfaces `eth0` and `wg0`.
+#[derive(Clone, Debug)]
+pub struct Edge {
+    /// Stands between the clients and what is behind it, and routes.
     pub host: Machine,
     /// A client that reaches the host through `eth0`.
     pub outside: Machine,
     /// A client that reaches the host through `wg0`.
     pub vpn: Machine,
-    /// `n1` and `n2`.
-    pub nodes: [Machine; 2],
 }
 
-impl Border {
-    /// Builds the machines in an empty lab.
+impl Edge {
+    /// Builds the machines `edge`, `outside` and `vpn`.
     ///
     /// # Errors
     ///
     /// When a machine or a wire cannot be made.
-    pub fn build(lab: Lab) -> anyhow::Result<Self> {
+    pub fn build(lab: &Lab) -> anyhow::Result<Self> {
         let host = lab.machine("edge")?;
         let outside = lab.machine("outside")?;
         let vpn = lab.machine("vpn")?;
@@ -75,6 +72,32 @@ impl Border {
             gateways.iter().try_for_each(|it| client.route("default", it))?;
         }
         host.forwarding(true)?;
+        Ok(Self { host, outside, vpn })
+    }
+}
+
+/// A host, two nodes, two clients.
+pub struct Border {
+    /// The lab that holds the machines.
+    pub lab: Lab,
+    /// Stands between all others; interfaces `eth0`, `wg0` and `nodes0`.
+    pub host: Machine,
+    /// A client that reaches the host through `eth0`.
+    pub outside: Machine,
+    /// A client that reaches the host through `wg0`.
+    pub vpn: Machine,
+    /// `n1` and `n2`.
+    pub nodes: [Machine; 2],
+}
+
+impl Border {
+    /// Builds the machines in an empty lab.
+    ///
+    /// # Errors
+    ///
+    /// When a machine or a wire cannot be made.
+    pub fn build(lab: Lab) -> anyhow::Result<Self> {
+        let Edge { host, outside, vpn } = Edge::build(&lab)?;
         let switch = lab.network("nodes")?;
         switch.plug(&host, "nodes0", &["10.77.0.1/24", "fd77::1/64"])?;
         let node = |number: usize| -> anyhow::Result<Machine> {

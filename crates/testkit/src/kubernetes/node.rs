@@ -4,12 +4,15 @@
 //! are its own, so that the end of its first process is the end of everything in it. What the
 //! programs write to fixed places (`/run`, `/var/lib`, `/var/log`) they write to the node's own.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::control_groups::ControlGroups;
 use super::control_plane::ControlPlane;
@@ -168,6 +171,30 @@ impl Node {
             .arg(format!("{},{}", self.address(), self.address6()));
         let started = Daemon::start("kubelet", command, self.directory.join("kubelet.log"))?;
         self.programs.lock().unwrap_or_else(PoisonError::into_inner).kubelet = Some(started);
+        Ok(())
+    }
+
+    /// Kills what runs in the pods, without a warning. The kubelet starts it again, if it runs.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a process cannot be killed.
+    pub fn kill_containers(&self) -> anyhow::Result<()> {
+        // Containers are grandchildren of the node's first process: it, a shim, the container. The
+        // pause program of a pod stays, and with it the pod's address.
+        let own: BTreeSet<_> = self.pids().into_iter().collect();
+        for shim in &own {
+            let children = std::fs::read_to_string(format!("/proc/{shim}/task/{shim}/children"));
+            let children = children.unwrap_or_default();
+            let pids = children.split_whitespace().filter_map(|it| it.parse::<u32>().ok());
+            for pid in pids.filter(|it| !own.contains(it)) {
+                let executable = std::fs::read_link(format!("/proc/{pid}/exe"));
+                if executable.is_ok_and(|it| !it.ends_with("pause")) {
+                    kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGKILL)
+                        .with_context(|| format!("cannot kill a container on {}", self.name))?;
+                }
+            }
+        }
         Ok(())
     }
 

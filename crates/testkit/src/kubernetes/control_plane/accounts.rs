@@ -28,6 +28,21 @@ impl ControlPlane {
         self.certified(&format!("user-{name}"), name, &[])
     }
 
+    /// The same for programs on a machine that is [attached](crate::kubernetes::Underlay::attach) to
+    /// the underlay of a cluster: they reach the API server at the address of the bridge.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::user`].
+    pub async fn user_on_underlay(
+        &self,
+        name: &str,
+        cluster_roles: &[&str],
+    ) -> anyhow::Result<Access> {
+        let _on_this_machine = self.user(name, cluster_roles).await?;
+        self.certified_inside(&format!("underlay-{name}"), name, &[])
+    }
+
     /// A service account with exactly these ClusterRoles, known by a token: what a pod of it would have.
     ///
     /// # Errors
