@@ -199,7 +199,7 @@ mod tests {
         let mut announcer = Announcer::new(start);
         let finding = finding("a", "1");
         announcer.findings(&BTreeSet::from([finding.clone()]), start);
-        assert_eq!(announcer.due(start), [finding.clone()]);
+        assert_eq!(announcer.due(start), std::slice::from_ref(&finding));
         announcer.failed(&finding, start + SECOND * 5);
         assert_eq!(announcer.due(start + SECOND * 4), []);
         assert_eq!(announcer.due(start + SECOND * 5), [finding]);
