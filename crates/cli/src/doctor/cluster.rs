@@ -13,6 +13,9 @@ use crate::connection::ConnectionOptions;
 const AREA: &str = "cluster";
 const INSTALL: &str = "portcullis install manifests | kubectl apply -f -";
 
+/// The name of the lease and of the namespace that it is in.
+const LEASE: &str = "portcullis";
+
 /// What the controller does in a cluster: group, resource, subresource, verbs.
 const NEEDS: [(&str, &str, Option<&str>, &[&str]); 9] = [
     ("", "services", None, &["list", "watch"]),
@@ -114,8 +117,8 @@ async fn allowed(
     subresource: Option<&str>,
     verb: &str,
 ) -> kube::Result<bool> {
-    // Leases are asked for where the controller keeps its own.
-    let namespace = (resource == "leases").then(|| client.default_namespace().to_owned());
+    // The controller keeps one lease; a rule about creation cannot name it.
+    let lease = (resource == "leases").then(|| LEASE.to_owned());
     let review = SelfSubjectAccessReview {
         spec: SelfSubjectAccessReviewSpec {
             resource_attributes: Some(ResourceAttributes {
@@ -123,7 +126,8 @@ async fn allowed(
                 resource: Some(resource.to_owned()),
                 subresource: subresource.map(str::to_owned),
                 verb: Some(verb.to_owned()),
-                namespace,
+                name: lease.clone().filter(|_| verb != "create"),
+                namespace: lease,
                 ..ResourceAttributes::default()
             }),
             ..SelfSubjectAccessReviewSpec::default()

@@ -48,6 +48,26 @@ fn a_cluster_takes_the_manifests_and_is_read_and_checked() -> anyhow::Result<()>
         let check = check(&doctor, name).expect("the check is there");
         assert_eq!(check["verdict"], "ok", "{check}");
     }
+    // The account that we ship may do all that the controller does, and plan with it.
+    let shipped = tempfile::NamedTempFile::new()?;
+    let mut access: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(kubeconfig)?)?;
+    access["users"][0]["user"]["as"] = "system:serviceaccount:portcullis:portcullis".into();
+    std::fs::write(shipped.path(), access.to_string())?;
+    let shipped = shipped.path().to_str().expect("a path of text");
+    let doctor = run(["doctor", "--kube", "-o", "json", "--kubeconfig", shipped]).end();
+    let permissions = check(&doctor, "permissions").expect("the check is there");
+    assert_eq!(permissions["verdict"], "ok", "{permissions}");
+    run(["plan", "--kubeconfig", shipped]).end().expect_code(0);
+
+    // So may Epok's own account, with what `install epok-permissions` prints.
+    let epok = tempfile::NamedTempFile::new()?;
+    access["users"][0]["user"]["as"] = "system:serviceaccount:default:epok".into();
+    std::fs::write(epok.path(), access.to_string())?;
+    run(["plan", "--kubeconfig", epok.path().to_str().expect("a path of text")])
+        .end()
+        .expect_code(0);
+
     let planned = with(&["plan"]).expect_code(0).stdout;
     assert!(planned.contains("Host edge-a"), "{planned}");
     assert!(planned.contains("Service default/smtp"), "{planned}");

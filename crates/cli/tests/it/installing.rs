@@ -132,6 +132,11 @@ fn manifests_are_whole_and_hardened() {
     assert_eq!(container["image"], "registry.example.com/p:1");
     assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);
     assert_eq!(container["securityContext"]["capabilities"]["drop"][0], "ALL");
+    let arguments: Vec<_> =
+        container["args"].as_array().into_iter().flatten().filter_map(|it| it.as_str()).collect();
+    let ran = portcullis(arguments.into_iter().chain(["--kubeconfig", "/nonexistent"]));
+    let ran = ran.expect_code(2);
+    assert!(ran.stderr.contains("/nonexistent"), "the arguments are understood: {}", ran.stderr);
     let account = documents.iter().find(|it| it["kind"] == "ServiceAccount").expect("an account");
     assert_eq!(pod["serviceAccountName"], account["metadata"]["name"]);
     assert_eq!(deployment["metadata"]["namespace"], account["metadata"]["namespace"]);
