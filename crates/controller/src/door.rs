@@ -1,41 +1,10 @@
-//! The way to one host: an executor, and word of what others change there.
+//! An open way to one host: an executor, and word of what others change there.
 
-use std::sync::Arc;
-
-use api::host::{Executor as Way, HostSettings, KeySource, SshMode, SshSettings};
-use futures::future::BoxFuture;
+use api::host::{Executor as Way, HostSettings};
 use futures::stream::{self, BoxStream, StreamExt};
-use host::{
-    ClientKey, Executor, HostKey, LinkState, Local, LocalChange, LocalChanges, Mode, Ssh, SshHost,
-};
+use host::{Executor, LinkState, Local, LocalChange, LocalChanges, Ssh};
 
-/// Reads one value of a Secret.
-pub(crate) trait Secrets: Send + Sync {
-    /// Returns the text below `key` in the Secret `namespace/name`, or why it cannot be had.
-    fn read<'a>(
-        &'a self,
-        namespace: &'a str,
-        name: &'a str,
-        key: &'a str,
-    ) -> BoxFuture<'a, Result<String, String>>;
-}
-
-/// The secrets of a directory of manifests: none, keys are files there.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct NoSecrets;
-
-impl Secrets for NoSecrets {
-    fn read<'a>(
-        &'a self,
-        namespace: &'a str,
-        name: &'a str,
-        _: &'a str,
-    ) -> BoxFuture<'a, Result<String, String>> {
-        let reason =
-            format!("Secret {namespace}/{name}: there is no cluster to read it from; use keyFile");
-        Box::pin(async move { Err(reason) })
-    }
-}
+use crate::reach::{self, Keys, ReachError};
 
 /// Somebody changed something on the host.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -48,23 +17,6 @@ pub(crate) enum Disturbance {
     Connection,
 }
 
-/// The Secrets of a cluster.
-pub(crate) struct ClusterSecrets(pub(crate) kube::Client);
-
-impl Secrets for ClusterSecrets {
-    fn read<'a>(
-        &'a self,
-        namespace: &'a str,
-        name: &'a str,
-        key: &'a str,
-    ) -> BoxFuture<'a, Result<String, String>> {
-        Box::pin(async move {
-            let value = cluster::secret::read(&self.0, namespace, name, key).await;
-            value.map_err(|error| error.to_string())
-        })
-    }
-}
-
 /// An open way to a host.
 pub(crate) struct Opened {
     pub(crate) executor: Box<dyn Executor>,
@@ -74,19 +26,19 @@ pub(crate) struct Opened {
 /// Opens the way that the Host's settings describe.
 ///
 /// Connecting is not part of it: an SSH executor connects by itself and for ever.
-pub(crate) async fn open(settings: &HostSettings, secrets: &dyn Secrets) -> Result<Opened, String> {
-    match &settings.executor {
-        Way::Local => Ok(open_local()),
-        Way::Ssh(ssh) => open_ssh(ssh, secrets).await,
-    }
-}
-
-/// How people know the way: `local`, or `ssh user@address:port`.
-pub(crate) fn describe(settings: &HostSettings) -> String {
-    match &settings.executor {
-        Way::Local => "local".to_owned(),
-        Way::Ssh(ssh) => format!("ssh {}@{}:{}", ssh.user, ssh.address, ssh.port),
-    }
+pub(crate) async fn open(settings: &HostSettings, keys: &Keys) -> Result<Opened, ReachError> {
+    let ssh = match &settings.executor {
+        Way::Local => return Ok(open_local()),
+        Way::Ssh(ssh) => reach::ssh_host(settings, ssh, keys).await?,
+    };
+    let executor = Ssh::new(ssh);
+    let link = executor.watch_link();
+    let disturbances = stream::unfold(link, |mut link| async move {
+        // Only a new session is worth a look; what failed before is tried again by itself.
+        while link.changed().await? != LinkState::Up {}
+        Some((Disturbance::Connection, link))
+    });
+    Ok(Opened { executor: Box::new(executor), disturbances: disturbances.boxed() })
 }
 
 fn open_local() -> Opened {
@@ -114,35 +66,3 @@ async fn next_change(mut changes: LocalChanges) -> Option<(Disturbance, LocalCha
         }
     }
 }
-
-async fn open_ssh(ssh: &SshSettings, secrets: &dyn Secrets) -> Result<Opened, String> {
-    let key = match &ssh.key {
-        KeySource::Secret { namespace, name, key } => secrets.read(namespace, name, key).await?,
-        KeySource::File(path) => {
-            let path = path.as_str();
-            tokio::fs::read_to_string(path)
-                .await
-                .map_err(|it| format!("cannot read {path}: {it}"))?
-        }
-    };
-    let client_key = ClientKey::from_text(&key).map_err(|it| it.to_string())?;
-    let host_key: HostKey =
-        ssh.host_key.as_str().parse().map_err(|it: host::KeyError| it.to_string())?;
-    let mut host = SshHost::new(ssh.address.as_str(), ssh.user.as_str(), host_key, client_key);
-    host.port = ssh.port.get();
-    host.mode = match ssh.mode {
-        SshMode::ForcedCommand => Mode::ForcedCommand,
-        SshMode::Sudo => Mode::Sudo,
-    };
-    let executor = Ssh::new(host);
-    let link = executor.watch_link();
-    let disturbances = stream::unfold(link, |mut link| async move {
-        // Only a new session is worth a look; what failed before is tried again by itself.
-        while link.changed().await? != LinkState::Up {}
-        Some((Disturbance::Connection, link))
-    });
-    Ok(Opened { executor: Box::new(executor), disturbances: disturbances.boxed() })
-}
-
-/// Shared by every task that may need a key.
-pub(crate) type SharedSecrets = Arc<dyn Secrets>;

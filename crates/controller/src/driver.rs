@@ -12,8 +12,8 @@ use planner::host_view::HostView;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::door::{self, SharedSecrets};
 use crate::host_task::{Applied, HostTask, Told, Wish};
+use crate::reach::{self, Keys};
 use crate::status::HostState;
 
 /// Drives one host; dropping it stops the task and leaves the rules.
@@ -35,14 +35,14 @@ impl Driver {
     /// Starts the task; it reads the host's facts first.
     pub(crate) fn start(
         settings: Arc<HostSettings>,
-        secrets: &SharedSecrets,
+        keys: &Keys,
         resync: Duration,
         told: &mpsc::Sender<(String, Told)>,
     ) -> Self {
         let (wish, receiver) = watch::channel(None);
         let task = HostTask {
             settings: Arc::clone(&settings),
-            secrets: Arc::clone(secrets),
+            keys: keys.clone(),
             resync,
             wish: receiver,
             told: told.clone(),
@@ -53,7 +53,7 @@ impl Driver {
         };
         let state = HostState {
             backend: backend.to_owned(),
-            executor: door::describe(&settings),
+            executor: reach::describe(&settings),
             ..HostState::default()
         };
         let plan = StandingPlan::new(settings.name.as_str());

@@ -16,11 +16,11 @@ use planner::cluster_view::{Change, ClusterView, Object};
 use planner::finding::Finding;
 use tokio::sync::{mpsc, watch};
 
-use crate::door::SharedSecrets;
 use crate::driver::Driver;
 use crate::host_task::{Applied, Told};
 use crate::metrics::{HostLabel, KindLabel, Metrics};
 use crate::pace::Pace;
+use crate::reach::Keys;
 use crate::report::report;
 use crate::status::{Snapshot, SourceState};
 
@@ -40,7 +40,7 @@ pub(crate) struct Start {
     /// The Host that is this machine.
     pub(crate) local_host: Option<String>,
     /// Where keys come from.
-    pub(crate) secrets: SharedSecrets,
+    pub(crate) keys: Keys,
     /// How often hosts are looked at although nothing happened.
     pub(crate) resync: Duration,
     /// Whether this replica may drive hosts over SSH.
@@ -232,7 +232,7 @@ impl Engine {
         });
         for (name, settings) in ours {
             self.drivers.entry(name).or_insert_with(|| {
-                Driver::start(settings, &self.start.secrets, self.start.resync, &self.told)
+                Driver::start(settings, &self.start.keys, self.start.resync, &self.told)
             });
         }
     }

@@ -134,7 +134,11 @@ impl Hand {
             }
         };
         let ruleset = self.backend.render(&wish.forwarding);
-        let plan = self.backend.plan(&ruleset, &observed, &wish.keep);
+        let mut keep = wish.keep.clone();
+        if wish.keep_all {
+            keep.extend(observed.owners());
+        }
+        let plan = self.backend.plan(&ruleset, &observed, &keep);
         let steps = plan.steps().count();
         if plan.is_empty() {
             self.observed = Some(observed);

@@ -16,8 +16,9 @@ use planner::host_view::HostView;
 use tokio::sync::{mpsc, watch};
 
 use crate::backoff::Backoff;
-use crate::door::{self, Disturbance, Opened, SharedSecrets};
+use crate::door::{self, Disturbance, Opened};
 use crate::hand::{Hand, PassError};
+use crate::reach::Keys;
 
 /// What a host should look like.
 #[derive(Debug)]
@@ -69,7 +70,7 @@ pub(crate) struct Applied {
 /// Keeps one host as wished until it is dropped; rules stay.
 pub(crate) struct HostTask {
     pub(crate) settings: Arc<HostSettings>,
-    pub(crate) secrets: SharedSecrets,
+    pub(crate) keys: Keys,
     /// How often to look although nothing happened.
     pub(crate) resync: Duration,
     pub(crate) wish: watch::Receiver<Option<Arc<Wish>>>,
@@ -81,12 +82,12 @@ impl HostTask {
     pub(crate) async fn run(mut self) {
         let mut backoff = Backoff::default();
         loop {
-            let error = match door::open(&self.settings, &*self.secrets).await {
+            let error = match door::open(&self.settings, &self.keys).await {
                 Ok(opened) => match self.keep(opened, &mut backoff).await {
                     Ended::NotWanted => return,
                     Ended::DoorIsBroken => continue,
                 },
-                Err(error) => error,
+                Err(error) => error.to_string(),
             };
             self.tell(Told::Failed { error, reachable: false }).await;
             tokio::select! {

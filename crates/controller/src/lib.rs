@@ -17,6 +17,7 @@ mod host_task;
 mod http;
 mod metrics;
 mod pace;
+pub mod reach;
 mod report;
 mod run;
 pub mod status;

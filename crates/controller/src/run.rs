@@ -14,10 +14,10 @@ use cluster::{kubernetes, manifests};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::door::{ClusterSecrets, NoSecrets, SharedSecrets};
 use crate::engine::{Engine, Start};
 use crate::http::{self, Pages};
 use crate::metrics::Metrics;
+use crate::reach::Keys;
 use crate::status::Snapshot;
 
 /// The lease for which replicas compete; the shipped Role names it.
@@ -98,11 +98,11 @@ pub async fn run(
         let pages = Pages { snapshot: snapshots, metrics: Arc::clone(&metrics) };
         tokio::spawn(http::serve(listener, pages));
     }
-    let Opened { source, reporter, leadership, secrets } = open(&settings);
+    let Opened { source, reporter, leadership, keys } = open(&settings);
     let start = Start {
         declared: settings.hosts,
         local_host: settings.local_host,
-        secrets,
+        keys,
         resync: settings.resync,
         leading: leadership.follow(),
         metrics,
@@ -118,7 +118,7 @@ struct Opened {
     source: Source,
     reporter: Reporter,
     leadership: Leadership,
-    secrets: SharedSecrets,
+    keys: Keys,
 }
 
 fn open(settings: &Settings) -> Opened {
@@ -127,7 +127,7 @@ fn open(settings: &Settings) -> Opened {
             source: manifests::watch(path, &manifests::Settings::default()),
             reporter: Reporter::log(),
             leadership: Leadership::alone(),
-            secrets: Arc::new(NoSecrets),
+            keys: Keys::in_files(),
         },
         SourceSettings::Kubernetes(client) => {
             let seen = Arc::new(Seen::default());
@@ -143,7 +143,7 @@ fn open(settings: &Settings) -> Opened {
                 source: kubernetes::watch(client, &kubernetes::Settings::default(), &seen),
                 reporter: Reporter::kubernetes(client, &seen, identity, Limits::default()),
                 leadership,
-                secrets: Arc::new(ClusterSecrets(client.clone())),
+                keys: Keys::in_cluster(client),
             }
         }
     }

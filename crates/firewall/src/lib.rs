@@ -13,6 +13,7 @@ mod iptables;
 mod label;
 mod nftables;
 pub mod observe;
+mod owners;
 mod reach;
 mod span;
 pub mod trace;
