@@ -24,7 +24,7 @@ fn ep17_a_host_that_drops_by_default_is_helped_only_when_asked() -> anyhow::Resu
             Ok(status.filter(|it| it["hosts"]["edge"]["forwards"].as_u64() == Some(1)).map(drop))
         })?;
         assert!(
-            place.from_outside(at(HOST, 443), Tcp)?.answer().is_none(),
+            place.try_outside(at(HOST, 443), Tcp)?.answer().is_none(),
             "{backend}: off by default"
         );
         drop(controller);
@@ -53,7 +53,7 @@ fn ep17_masquerade_gives_connections_the_hosts_address() -> anyhow::Result<()> {
 
         place.write("host", &objects::host(&format!("backend: {backend}\nmasquerade: true")))?;
         wait::until_ok("the host's own address is seen", PATIENCE, || {
-            let outcome = place.from_outside(at(HOST, 443), Tcp)?;
+            let outcome = place.try_outside(at(HOST, 443), Tcp)?;
             let seen = outcome.answer().map(|it| it.source_seen.ip().to_string());
             Ok((seen.as_deref() == Some("10.77.0.1")).then_some(()))
         })?;

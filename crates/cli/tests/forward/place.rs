@@ -94,7 +94,7 @@ impl Place {
         protocol: Protocol,
     ) -> anyhow::Result<Outcome> {
         wait::until_ok(&format!("{to}/{protocol} answers"), PATIENCE, || {
-            let outcome = self.from_outside(to, protocol)?;
+            let outcome = self.try_outside(to, protocol)?;
             Ok(outcome.answer().is_some().then_some(outcome))
         })
     }
@@ -102,12 +102,12 @@ impl Place {
     /// Connects from outside until nobody answers.
     pub(crate) fn wait_closed(&self, to: SocketAddr, protocol: Protocol) -> anyhow::Result<()> {
         wait::until_ok(&format!("{to}/{protocol} is closed"), PATIENCE, || {
-            Ok(self.from_outside(to, protocol)?.answer().is_none().then_some(()))
+            Ok(self.try_outside(to, protocol)?.answer().is_none().then_some(()))
         })
     }
 
     /// One connection from outside.
-    pub(crate) fn from_outside(
+    pub(crate) fn try_outside(
         &self,
         to: SocketAddr,
         protocol: Protocol,

@@ -80,6 +80,6 @@ fn ep01_called_by_the_name_epok_it_takes_epoks_arguments() -> anyhow::Result<()>
         let probe = Probe::new(at(HOST, 443), Tcp).within(testkit::probe::SILENCE);
         Ok(place.border.vpn.probe(probe)?.answer().map(drop))
     })?;
-    assert!(place.from_outside(at(HOST, 443), Tcp)?.answer().is_none());
+    assert!(place.try_outside(at(HOST, 443), Tcp)?.answer().is_none());
     Ok(())
 }
