@@ -1,116 +1,81 @@
-//! The machines of the demo, the wires between them, and the controller on the host.
+//! The machines of the demo, the place where objects are written, and the controller on the host.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use tempfile::TempDir;
-use testkit::border::Border as Machines;
+use anyhow::{Context as _, Result, anyhow, ensure};
+use testkit::Lab;
+use testkit::border::{self, Edge};
 use testkit::lab::Daemon;
-use testkit::probe::EchoServer;
-use testkit::{Lab, Protocol};
 
-/// What every node serves: a name for the table, the node port, the protocol.
-const BACKENDS: [(u16, Protocol); 4] = [
-    (30443, Protocol::Tcp),
-    (30053, Protocol::Udp),
-    (30022, Protocol::Tcp),
-    (30080, Protocol::Tcp),
-];
+use crate::place::{Directory, Kubernetes, Place};
 
-/// The objects that the story begins with.
-const MANIFESTS: [(&str, &str); 7] = [
-    ("host.yaml", include_str!("../manifests/host.yaml")),
-    ("n1.yaml", include_str!("../manifests/n1.yaml")),
-    ("n2.yaml", include_str!("../manifests/n2.yaml")),
-    ("blog.yaml", include_str!("../manifests/blog.yaml")),
-    ("dns.yaml", include_str!("../manifests/dns.yaml")),
-    ("admin.yaml", include_str!("../manifests/admin.yaml")),
-    ("shop.yaml", include_str!("../manifests/shop.yaml")),
-];
+/// How long the controller may take to be ready.
+const READY_LIMIT: Duration = Duration::from_secs(20);
 
 /// A host with two nodes behind it, a client outside and a client on the VPN.
 pub(crate) struct Border {
-    /// The host, the clients and the nodes.
-    pub(crate) machines: Machines,
-    servers: Mutex<[Vec<EchoServer>; 2]>,
-    manifests: TempDir,
-    program: std::path::PathBuf,
+    // In the order in which they must end.
     controller: Mutex<Option<Daemon>>,
+    /// Where objects are written and nodes live.
+    pub(crate) place: Box<dyn Place>,
+    /// The host and its clients.
+    pub(crate) edge: Edge,
+    /// Where the nodes are part of the lab, the place has it.
+    _lab: Option<Lab>,
+    program: PathBuf,
 }
 
 impl Border {
-    /// Builds everything and starts the controller.
-    pub(crate) fn build(program: &Path) -> Result<Self> {
-        let lab = Lab::new("demo").map_err(|it| anyhow::anyhow!("{it}"))?;
-        let machines = Machines::build(lab)?;
-        let manifests = TempDir::with_prefix("portcullis-demo-")?;
-        let servers = Mutex::default();
-        let (program, controller) = (program.to_owned(), Mutex::default());
-        let border = Self { machines, servers, manifests, program, controller };
-        for number in [1, 2] {
-            border.start_node(number)?;
-        }
-        for (name, content) in MANIFESTS {
-            border.write(name, content)?;
-        }
-        border.start_controller()?;
-        Ok(border)
+    /// Builds everything from a directory of manifests below `scratch`.
+    pub(crate) fn on_directory(program: &Path, scratch: &Path) -> Result<Self> {
+        let machines = border::Border::build(Lab::new("demo").map_err(|it| anyhow!("{it}"))?)?;
+        let edge = Edge {
+            host: machines.host.clone(),
+            outside: machines.outside.clone(),
+            vpn: machines.vpn.clone(),
+        };
+        let place = Box::new(Directory::build(machines, scratch, program)?);
+        Ok(Self {
+            controller: Mutex::default(),
+            place,
+            edge,
+            _lab: None,
+            program: program.to_owned(),
+        })
     }
 
-    /// Writes or replaces one manifest, in one step, as an editor or a ConfigMap does.
-    pub(crate) fn write(&self, name: &str, content: &str) -> Result<()> {
-        let path = self.manifests.path().join(name);
-        let draft = self.manifests.path().join(format!(".{name}.draft"));
-        std::fs::write(&draft, content).with_context(|| format!("write {}", draft.display()))?;
-        std::fs::rename(&draft, &path).with_context(|| format!("write {}", path.display()))
+    /// Builds everything around a real cluster.
+    pub(crate) fn on_kubernetes(program: &Path) -> Result<Self> {
+        let lab = Lab::as_root("demo").map_err(|it| anyhow!("{it}"))?;
+        let edge = Edge::build(&lab)?;
+        let place = Box::new(Kubernetes::build(&edge.host)?);
+        Ok(Self {
+            controller: Mutex::default(),
+            place,
+            edge,
+            _lab: Some(lab),
+            program: program.to_owned(),
+        })
     }
 
-    /// The text of a manifest as the story began.
-    pub(crate) fn original(name: &str) -> Result<&'static str> {
-        let found = MANIFESTS.iter().find(|(it, _)| *it == name);
-        found.map(|(_, content)| *content).with_context(|| format!("no manifest {name}"))
-    }
-
-    /// Opens the backends of node 1 or 2.
-    pub(crate) fn start_node(&self, number: usize) -> Result<()> {
-        let mut servers = Vec::new();
-        for (port, protocol) in BACKENDS {
-            servers.push(self.machines.serve(number, port, protocol)?);
-        }
-        self.servers.lock().map_err(|_| anyhow::anyhow!("a server panicked"))?[number - 1] =
-            servers;
-        Ok(())
-    }
-
-    /// Closes the backends of node 1 or 2 and takes its cable out.
-    pub(crate) fn stop_node(&self, number: usize) -> Result<()> {
-        self.servers.lock().map_err(|_| anyhow::anyhow!("a server panicked"))?[number - 1].clear();
-        Ok(())
-    }
-
-    /// Starts `portcullis controller` on the host.
+    /// Starts `portcullis controller` on the host, and returns when it says that all is applied.
     pub(crate) fn start_controller(&self) -> Result<()> {
-        let manifests = self.manifests.path().display().to_string();
-        let arguments = [
-            "controller",
-            "--manifests",
-            &manifests,
-            "--host",
-            "edge",
-            "--listen",
-            "127.0.0.1:9180",
-            "--resync",
-            "5",
-        ];
-        let controller = self.machines.host.spawn(&self.program, &arguments)?;
+        let [flag, value] = self.place.source();
+        let arguments = ["controller", &flag, &value, "--host", "edge", "--resync", "5"];
+        let controller = self.edge.host.spawn(&self.program, &arguments)?;
         *self.controller()? = Some(controller);
+        self.until("the controller to be ready", READY_LIMIT, || {
+            let Ok(said) = self.portcullis(&["status", "-o", "json"]) else { return Ok(false) };
+            let status: serde_json::Value = serde_json::from_str(&said)?;
+            Ok(status["hosts"]["edge"]["revision"].as_u64().is_some_and(|it| it > 0))
+        })?;
         Ok(())
     }
 
     fn controller(&self) -> Result<MutexGuard<'_, Option<Daemon>>> {
-        self.controller.lock().map_err(|_| anyhow::anyhow!("the demo panicked"))
+        self.controller.lock().map_err(|_| anyhow!("the demo panicked"))
     }
 
     /// Kills the controller without a warning, as a crash would.
@@ -122,7 +87,7 @@ impl Border {
     /// Runs one command of `portcullis` on the host and returns what it printed.
     pub(crate) fn portcullis(&self, arguments: &[&str]) -> Result<String> {
         let program = self.program.to_str().context("the program's path is no UTF-8")?;
-        self.machines.host.run(program, arguments)
+        self.edge.host.run(program, arguments)
     }
 
     /// Everything that the controller logged so far.
@@ -131,41 +96,38 @@ impl Border {
         controller.and_then(|it| it.as_ref().map(Daemon::log)).unwrap_or_default()
     }
 
-    /// Lets everything live on and says how to look around.
-    pub(crate) fn keep(self) -> String {
-        use std::fmt::Write as _;
-        let mut text = format!(
-            "\nStill running. Manifests: {}\n{}",
-            self.manifests.path().display(),
-            self.machines.lab
-        );
-        let _ = self.manifests.keep();
-        std::mem::forget(self.servers);
-        std::mem::forget(self.controller);
-        match self.machines.lab.detach() {
-            Ok(kept) => {
-                let pids: Vec<_> = kept.iter().map(|(_, pid)| pid.to_string()).collect();
-                let _ = writeln!(text, "Stop it with: kill {}", pids.join(" "));
-            }
-            Err(error) => {
-                let _ = writeln!(text, "cannot be kept: {error:#}");
-            }
+    /// How a person looks around.
+    pub(crate) fn look_around(&self) -> String {
+        let mut text = String::from("  A shell on a machine (add a command to run only that):\n");
+        let Edge { host, outside, vpn } = &self.edge;
+        for machine in [host, outside, vpn] {
+            text += &format!("  {:<9} {}\n", machine.name(), machine.enter_by_hand());
         }
-        text
+        let enter = host.enter_by_hand();
+        let program = self.program.display();
+        text += &self.place.look_around();
+        text + &format!(
+            "  What the controller says:\n    {enter} {program} status\n  \
+             What the kernel has:\n    {enter} nft list table inet portcullis\n  \
+             Ask from outside:\n    {} nc -w 1 {} 443\n",
+            outside.enter_by_hand(),
+            border::HOST
+        )
     }
 
     /// Waits until `reached` is true and returns how long that took.
     pub(crate) fn until(
         &self,
         what: &str,
+        patience: Duration,
         mut reached: impl FnMut() -> Result<bool>,
     ) -> Result<Duration> {
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         while !reached()? {
             if let Some(controller) = &*self.controller()? {
                 controller.check_alive()?;
             }
-            anyhow::ensure!(start.elapsed() < Duration::from_secs(20), "{what}: not within 20 s");
+            ensure!(start.elapsed() < patience, "{what}: not within {} s", patience.as_secs());
         }
         Ok(start.elapsed())
     }

@@ -11,6 +11,9 @@ use testkit::{Machine, Protocol};
 use crate::border::Border;
 use crate::screen::say;
 
+/// How often each address is asked for one cell. The host takes turns, so every node answers.
+const ATTEMPTS: usize = 4;
+
 /// One host port and who should reach it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Row {
@@ -32,17 +35,24 @@ pub(crate) enum Expected {
 
 /// Draws the picture, and returns whether every cell was as expected.
 pub(crate) fn draw(border: &Border, rows: &[Row]) -> Result<bool> {
-    say(&format!(
-        "   {:<22}{:<34}{:<34}",
-        "host port", "from outside (eth0, v4+v6)", "from the VPN (wg0, v4+v6)"
-    ));
+    let mut lines = vec![[
+        "host port".to_owned(),
+        "from outside (eth0)".to_owned(),
+        "from the VPN (wg0)".to_owned(),
+    ]];
     let mut held = true;
     for row in rows {
-        let (outside, outside_held) = cell(&border.machines.outside, row, row.from_outside)?;
-        let (vpn, vpn_held) = cell(&border.machines.vpn, row, row.from_vpn)?;
+        let (outside, outside_held) = cell(&border.edge.outside, row, row.from_outside)?;
+        let (vpn, vpn_held) = cell(&border.edge.vpn, row, row.from_vpn)?;
         held &= outside_held && vpn_held;
-        let port = format!("{}/{} {}", row.port, row.protocol, row.what);
-        say(&format!("   {port:<22}{outside:<34}{vpn:<34}"));
+        let protocol = row.protocol.to_string();
+        lines.push([format!("{}/{protocol} {}", row.port, row.what), outside, vpn]);
+    }
+    let width = |column: usize| lines.iter().map(|it| it[column].len()).max().unwrap_or_default();
+    let widths = [0, 1, 2].map(width);
+    for line in &lines {
+        let columns = line.iter().zip(widths).map(|(text, width)| format!("{text:<width$}   "));
+        say(format!("   {}", columns.collect::<String>()).trim_end());
     }
     Ok(held)
 }
@@ -50,8 +60,8 @@ pub(crate) fn draw(border: &Border, rows: &[Row]) -> Result<bool> {
 /// Whether every row is as expected, without drawing.
 pub(crate) fn holds(border: &Border, rows: &[Row]) -> Result<bool> {
     for row in rows {
-        if !cell(&border.machines.outside, row, row.from_outside)?.1
-            || !cell(&border.machines.vpn, row, row.from_vpn)?.1
+        if !cell(&border.edge.outside, row, row.from_outside)?.1
+            || !cell(&border.edge.vpn, row, row.from_vpn)?.1
         {
             return Ok(false);
         }
@@ -62,39 +72,36 @@ pub(crate) fn holds(border: &Border, rows: &[Row]) -> Result<bool> {
 fn cell(client: &Machine, row: &Row, expected: Expected) -> Result<(String, bool)> {
     let mut servers = BTreeSet::new();
     let mut sources = BTreeSet::new();
-    let mut refusals = 0;
+    let mut failed = 0;
     for address in [HOST, HOST6] {
         let to = SocketAddr::new(address.parse::<IpAddr>()?, row.port);
-        for _ in 0..4 {
+        for _ in 0..ATTEMPTS {
             match client.probe(Probe::new(to, row.protocol).within(SILENCE))? {
                 Outcome::Reached(answer) => {
                     servers.insert(answer.server);
                     sources.insert((answer.source_seen.ip(), answer.local.ip()));
                 }
-                Outcome::Refused(_) | Outcome::Unreachable(_) | Outcome::Dropped => refusals += 1,
+                Outcome::Refused(_) | Outcome::Unreachable(_) | Outcome::Dropped => failed += 1,
             }
         }
     }
     let own_address = sources.iter().all(|(seen, own)| seen == own);
     let held = match expected {
         Expected::Nodes(nodes) => {
-            servers.iter().map(String::as_str).eq(nodes.iter().copied())
-                && refusals == 0
-                && own_address
+            let answered = servers.iter().map(String::as_str);
+            answered.eq(nodes.iter().copied()) && failed == 0 && own_address
         }
         Expected::Nobody => servers.is_empty(),
     };
-    let mut text = match servers.is_empty() {
-        true => "nobody".to_owned(),
-        false => {
-            let names = servers.into_iter().collect::<Vec<_>>().join(", ");
-            let seen = sources.iter().map(|(seen, _)| seen).find(|it| it.is_ipv4());
-            format!("{names} (saw {})", seen.map_or_else(|| "-".to_owned(), ToString::to_string))
-        }
-    };
-    if refusals > 0 && !text.starts_with("nobody") {
-        text.push_str(&format!(", {refusals} failed"));
+    let mark = if held { "ok" } else { "!!" };
+    if servers.is_empty() {
+        return Ok((format!("{mark} nobody"), held));
     }
-    text.insert_str(0, if held { "ok " } else { "!! " });
+    let names = servers.into_iter().collect::<Vec<_>>().join(", ");
+    let seen = sources.iter().map(|(seen, _)| seen.to_string()).collect::<Vec<_>>().join(", ");
+    let mut text = format!("{mark} {names} saw {seen}");
+    if failed > 0 {
+        text.push_str(&format!(", {failed} of {} failed", 2 * ATTEMPTS));
+    }
     Ok((text, held))
 }

@@ -181,6 +181,8 @@ impl ControlPlane {
     pub fn kubectl(&self) -> anyhow::Result<Command> {
         let mut command = Command::new(Programs::find()?.kubernetes("kubectl"));
         command.env("KUBECONFIG", self.admin.kubeconfig());
+        // What it remembers of this cluster goes with the cluster.
+        command.env("KUBECACHEDIR", self.workspace.path().join("kubectl-cache"));
         Ok(command)
     }
 
