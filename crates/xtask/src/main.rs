@@ -4,13 +4,21 @@ mod crds;
 mod tidy;
 
 use std::path::Path;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match arguments[..] {
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn run(arguments: &[&str]) -> Result<()> {
+    match arguments {
         ["crds"] => crds::write(),
         ["crds", "--check"] => crds::check(),
         ["tidy"] => {
@@ -19,4 +27,10 @@ fn main() -> Result<()> {
         }
         _ => bail!("usage: cargo run -p xtask -- crds [--check] | tidy"),
     }
+}
+
+#[expect(clippy::print_stderr, reason = "this program talks to a person at a terminal")]
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("error: {error:#}");
+    ExitCode::FAILURE
 }

@@ -1,3 +1,5 @@
+//! What the reader of manifests says and keeps, file by file.
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;

@@ -1,3 +1,5 @@
+//! Commands on this machine: what they print, how they end, and how long they may take.
+
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};

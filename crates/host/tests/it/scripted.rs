@@ -1,3 +1,5 @@
+//! The test double fails a test for a command too many, one too few, and a different one.
+
 use command::{Command, Output, Program};
 use host::{ConfirmedChange, ExecuteError, Executor, Scripted};
 use std::time::Duration;
