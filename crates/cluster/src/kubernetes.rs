@@ -15,6 +15,7 @@
 
 mod feed;
 mod follow;
+mod lean;
 mod reduce;
 
 pub(crate) use reduce::concerns_us;
@@ -23,8 +24,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::host::Host;
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
 use kube::core::DeserializeGuard;
 use tokio::sync::{mpsc, watch};
@@ -56,7 +55,7 @@ impl Default for Settings {
             watch_timeout: Duration::from_secs(60),
             silence: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
-            page_size: 200,
+            page_size: 100,
         }
     }
 }
@@ -79,10 +78,10 @@ pub fn watch(client: &Client, settings: &Settings, seen: &Arc<Seen>) -> Source {
         health,
         seen: Arc::clone(seen),
     };
-    tasks.spawn(follow::follow::<Service>(context.clone()));
-    tasks.spawn(follow::follow::<Pod>(context.clone()));
-    tasks.spawn(follow::follow::<Node>(context.clone()));
-    tasks.spawn(follow::follow::<EndpointSlice>(context.clone()));
+    tasks.spawn(follow::follow::<lean::Service>(context.clone()));
+    tasks.spawn(follow::follow::<lean::Pod>(context.clone()));
+    tasks.spawn(follow::follow::<lean::Node>(context.clone()));
+    tasks.spawn(follow::follow::<lean::EndpointSlice>(context.clone()));
     tasks.spawn(follow::follow::<DeserializeGuard<Host>>(context));
     Source { changes: receiver, health: health_receiver, tasks }
 }

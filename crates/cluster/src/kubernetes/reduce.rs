@@ -1,21 +1,20 @@
 //! What is kept of each object: what planning reads, and nothing else.
-//!
-//! A Pod as the server sends it is some ten kilobytes; what planning reads of it is an address, a
-//! condition and two annotations, and of most Pods it reads nothing at all.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use api::annotation::key;
 use api::host::Host;
 use api::object::{ObjectKind, ObjectRef};
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointSlice};
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::DeserializeGuard;
 use planner::cluster_view::Object;
 use serde::de::DeserializeOwned;
 
 use super::feed::Reduced;
+use super::lean;
 use crate::report::Seen;
 
 /// What the keys of the predecessor begin with.
@@ -42,7 +41,7 @@ pub(super) trait Followed:
     fn show(&self, seen: &Seen);
 }
 
-impl Followed for Service {
+impl Followed for lean::Service {
     const KIND: ObjectKind = ObjectKind::Service;
     const RESOURCE: &'static str = "services";
 
@@ -53,16 +52,16 @@ impl Followed for Service {
         }
         reduce_metadata(&mut self.metadata);
         self.metadata.labels = None;
-        self.status = None;
-        Reduced::Relevant(Box::new(Object::Service(Box::new(self))))
+        let service = core::Service { metadata: self.metadata, spec: self.spec, status: None };
+        Reduced::Relevant(Box::new(Object::Service(Box::new(service))))
     }
 
     fn show(&self, seen: &Seen) {
-        seen.service(self);
+        seen.service(&self.metadata, self.spec.as_ref(), self.status.as_ref());
     }
 }
 
-impl Followed for Pod {
+impl Followed for lean::Pod {
     const KIND: ObjectKind = ObjectKind::Pod;
     const RESOURCE: &'static str = "pods";
 
@@ -72,19 +71,15 @@ impl Followed for Pod {
         }
         reduce_metadata(&mut self.metadata);
         self.metadata.labels = None;
-        self.spec = None;
-        if let Some(status) = self.status.take() {
-            let ready = status.conditions.unwrap_or_default().into_iter();
-            let ready = ready.filter(|it| it.type_ == "Ready").collect();
-            self.status = Some(k8s_openapi::api::core::v1::PodStatus {
-                conditions: Some(ready),
-                phase: status.phase,
-                pod_ip: status.pod_ip,
-                pod_ips: status.pod_ips,
-                ..Default::default()
-            });
-        }
-        Reduced::Relevant(Box::new(Object::Pod(Box::new(self))))
+        let status = self.status.map(|it| core::PodStatus {
+            conditions: Some(it.conditions.into_iter().flatten().filter_map(ready).collect()),
+            phase: it.phase,
+            pod_ip: it.pod_ip,
+            pod_ips: it.pod_ips,
+            ..Default::default()
+        });
+        let pod = core::Pod { metadata: self.metadata, spec: None, status };
+        Reduced::Relevant(Box::new(Object::Pod(Box::new(pod))))
     }
 
     fn show(&self, seen: &Seen) {
@@ -96,7 +91,7 @@ impl Followed for Pod {
     }
 }
 
-impl Followed for Node {
+impl Followed for lean::Node {
     const KIND: ObjectKind = ObjectKind::Node;
     const RESOURCE: &'static str = "nodes";
 
@@ -108,22 +103,13 @@ impl Followed for Node {
                     || is_ours(label)
             });
         }
-        self.spec = None;
-        if let Some(status) = self.status.take() {
-            let ready = status.conditions.unwrap_or_default().into_iter();
-            let ready = ready.filter(|it| it.type_ == "Ready").map(|mut it| {
-                // The kubelet writes the time every few minutes; nothing follows from it.
-                it.last_heartbeat_time = None;
-                it.message = None;
-                it
-            });
-            self.status = Some(k8s_openapi::api::core::v1::NodeStatus {
-                conditions: Some(ready.collect()),
-                addresses: status.addresses,
-                ..Default::default()
-            });
-        }
-        Reduced::Relevant(Box::new(Object::Node(Box::new(self))))
+        let status = self.status.map(|it| core::NodeStatus {
+            conditions: Some(it.conditions.into_iter().flatten().filter_map(node_ready).collect()),
+            addresses: it.addresses,
+            ..Default::default()
+        });
+        let node = core::Node { metadata: self.metadata, spec: None, status };
+        Reduced::Relevant(Box::new(Object::Node(Box::new(node))))
     }
 
     fn show(&self, seen: &Seen) {
@@ -131,7 +117,7 @@ impl Followed for Node {
     }
 }
 
-impl Followed for EndpointSlice {
+impl Followed for lean::EndpointSlice {
     const KIND: ObjectKind = ObjectKind::EndpointSlice;
     const RESOURCE: &'static str = "endpointslices";
 
@@ -141,20 +127,28 @@ impl Followed for EndpointSlice {
         if let Some(labels) = &mut self.metadata.labels {
             labels.retain(|label, _| label == "kubernetes.io/service-name");
         }
-        self.ports = None;
-        // Which nodes have a ready endpoint: one endpoint a node says it.
-        let mut endpoints = self.endpoints.take().unwrap_or_default();
-        endpoints.retain(|it| it.conditions.as_ref().and_then(|it| it.ready) != Some(false));
-        endpoints.sort_unstable_by(|a, b| a.node_name.cmp(&b.node_name));
-        endpoints.dedup_by(|a, b| a.node_name == b.node_name);
-        let endpoints =
-            endpoints.into_iter().filter(|it| it.node_name.is_some()).map(|it| Endpoint {
-                node_name: it.node_name,
-                conditions: Some(EndpointConditions { ready: Some(true), ..Default::default() }),
+        // Which nodes have a ready endpoint: one endpoint a node says it. An absent condition
+        // means ready: EndpointConditions, discovery.k8s.io/v1.
+        let ready = self
+            .endpoints
+            .into_iter()
+            .flatten()
+            .filter(|it| it.conditions.as_ref().and_then(|it| it.ready).unwrap_or(true));
+        let nodes: BTreeSet<String> = ready.filter_map(|it| it.node_name).collect();
+        let endpoints = nodes.into_iter().map(|it| discovery::Endpoint {
+            node_name: Some(it),
+            conditions: Some(discovery::EndpointConditions {
+                ready: Some(true),
                 ..Default::default()
-            });
-        self.endpoints = Some(endpoints.collect());
-        Reduced::Relevant(Box::new(Object::EndpointSlice(Box::new(self))))
+            }),
+            ..Default::default()
+        });
+        let slice = discovery::EndpointSlice {
+            metadata: self.metadata,
+            endpoints: Some(endpoints.collect()),
+            ..Default::default()
+        };
+        Reduced::Relevant(Box::new(Object::EndpointSlice(Box::new(slice))))
     }
 
     /// Nobody writes EndpointSlices by hand, so there is nobody to tell something there.
@@ -184,6 +178,16 @@ impl Followed for DeserializeGuard<Host> {
             Err(invalid) => seen.object(self.reference(), &invalid.metadata),
         }
     }
+}
+
+fn ready(condition: lean::Condition) -> Option<core::PodCondition> {
+    let lean::Condition { type_, status } = condition;
+    (type_ == "Ready").then(|| core::PodCondition { type_, status, ..Default::default() })
+}
+
+fn node_ready(condition: lean::Condition) -> Option<core::NodeCondition> {
+    let lean::Condition { type_, status } = condition;
+    (type_ == "Ready").then(|| core::NodeCondition { type_, status, ..Default::default() })
 }
 
 fn reference(kind: ObjectKind, metadata: &ObjectMeta) -> ObjectRef {

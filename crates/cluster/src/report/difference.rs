@@ -272,7 +272,7 @@ mod tests {
                 "spec": {spec}, "status": {status}}}"#
         ))
         .expect("a Service");
-        seen.service(&service);
+        seen.service(&service.metadata, service.spec.as_ref(), service.status.as_ref());
         seen
     }
 

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use api::annotation::key;
 use api::host::Host;
 use api::object::{ObjectKind, ObjectRef};
-use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service};
+use k8s_openapi::api::core::v1::{LoadBalancerIngress, ServiceSpec, ServiceStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use tokio::sync::Notify;
 
@@ -64,12 +64,17 @@ pub(crate) struct ServiceSays {
 
 impl Seen {
     /// Learns what a Service says.
-    pub(crate) fn service(&self, service: &Service) {
-        let reference = reference(ObjectKind::Service, &service.metadata);
-        let says = service_says(service);
-        let asks = crate::kubernetes::concerns_us(&service.metadata);
+    pub(crate) fn service(
+        &self,
+        metadata: &ObjectMeta,
+        spec: Option<&ServiceSpec>,
+        status: Option<&ServiceStatus>,
+    ) {
+        let reference = reference(ObjectKind::Service, metadata);
+        let says = service_says(spec, status);
+        let asks = crate::kubernetes::concerns_us(metadata);
         if asks || says.is_of_our_class || says.forwarded.is_some() {
-            self.insert(reference, &service.metadata, Says::Service(says));
+            self.insert(reference, metadata, Says::Service(says));
         } else {
             self.forget(&reference);
         }
@@ -141,9 +146,8 @@ impl Seen {
     }
 }
 
-fn service_says(service: &Service) -> ServiceSays {
-    let class = service.spec.as_ref().and_then(|it| it.load_balancer_class.as_deref());
-    let status = service.status.as_ref();
+fn service_says(spec: Option<&ServiceSpec>, status: Option<&ServiceStatus>) -> ServiceSays {
+    let class = spec.and_then(|it| it.load_balancer_class.as_deref());
     let ingress = status.and_then(|it| it.load_balancer.as_ref()?.ingress.clone());
     let mut conditions = status.and_then(|it| it.conditions.as_ref()).into_iter().flatten();
     ServiceSays {

@@ -172,7 +172,8 @@ impl Writer {
             Some(namespace) => {
                 let api: Api<Service> = Api::namespaced(self.client.clone(), namespace);
                 let service = api.patch_status(&object.name, &parameters, &patch).await?;
-                self.seen.service(&service);
+                let Service { metadata, spec, status } = service;
+                self.seen.service(&metadata, spec.as_ref(), status.as_ref());
             }
             None => {
                 let api: Api<Host> = Api::all(self.client.clone());
