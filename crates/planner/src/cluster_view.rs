@@ -23,9 +23,9 @@ use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use crate::finding::Finding;
-use endpoints::Endpoints;
+use endpoints::{Endpoints, Readiness};
 use host::HostEntry;
-use node::NodeEntry;
+use node::{NodeChange, NodeEntry, Nodes};
 use owner::{Owner, reference};
 use ports::Ports;
 use wish::{Backends, Wish};
@@ -83,7 +83,7 @@ pub struct ClusterView {
     noted: BTreeSet<ObjectRef>,
     /// The version in which one of them, or the names of Hosts, last changed.
     noted_changed: u64,
-    nodes: BTreeMap<String, NodeEntry>,
+    nodes: Nodes,
     endpoints: Endpoints,
     hosts: BTreeMap<String, HostEntry>,
     ports: Ports,
@@ -175,15 +175,20 @@ impl ClusterView {
         Some(uid.as_ref()).filter(|it| !it.is_empty())
     }
 
-    /// The nodes that take traffic, with their addresses.
+    /// The nodes that take traffic, with their addresses: those that are ready or, while no node
+    /// is, those that the control plane does not hear from (`Ready` is `Unknown`).
     pub fn active_nodes(&self) -> impl Iterator<Item = (&str, &[IpAddr])> {
-        let active = self.nodes.iter().filter(|(_, it)| it.active);
-        active.map(|(name, it)| (name.as_str(), it.addresses.as_ref()))
+        self.nodes.active().map(|(name, it)| (name, it.addresses.as_ref()))
+    }
+
+    /// Whether some node that may take traffic is ready.
+    pub(crate) fn any_ready(&self) -> bool {
+        self.nodes.any_ready()
     }
 
     /// Whether any Node, active or not, has `address`.
     pub(crate) fn is_node_address(&self, address: IpAddr) -> bool {
-        self.nodes.values().any(|it| it.addresses.contains(&address))
+        self.nodes.iter().any(|(_, it)| it.addresses.contains(&address))
     }
 
     /// The version in which the addresses of active nodes last changed.
@@ -236,7 +241,7 @@ impl ClusterView {
 
     /// What is wrong with Nodes.
     pub(crate) fn node_findings(&self) -> impl Iterator<Item = &Finding> {
-        self.nodes.values().flat_map(|it| &it.findings)
+        self.nodes.iter().flat_map(|(_, it)| &it.findings)
     }
 
     /// What is wrong with one Host.
@@ -255,10 +260,18 @@ impl ClusterView {
     }
 
     /// The addresses of the active nodes with ready endpoints of one Service.
+    ///
+    /// Whoever loses sight of a node also marks its Pods, and with them the endpoints, as not
+    /// ready. So while no node is ready, and no active node has a ready endpoint, every endpoint
+    /// counts that is not on its way out.
     pub(crate) fn nodes_with_endpoints(&self, namespace: &str, service: &str) -> BTreeSet<IpAddr> {
-        let names = self.endpoints.nodes(namespace, service);
-        let nodes = names.filter_map(|it| self.nodes.get(it)).filter(|it| it.active);
-        nodes.flat_map(|it| it.addresses.iter().copied()).collect()
+        let addresses = |readiness| {
+            let names = self.endpoints.nodes(namespace, service, readiness);
+            let active = names.filter_map(|it| self.nodes.get_active(it));
+            active.flat_map(|it| it.addresses.iter().copied()).collect::<BTreeSet<_>>()
+        };
+        let ready = addresses(Readiness::Ready);
+        if ready.is_empty() && !self.any_ready() { addresses(Readiness::NotReady) } else { ready }
     }
 
     fn known(&self, kind: ObjectKind) -> Box<dyn Iterator<Item = ObjectRef> + '_> {
@@ -267,7 +280,7 @@ impl ClusterView {
                 Box::new(self.owners.keys().filter(move |it| it.kind == kind).cloned())
             }
             ObjectKind::Node => {
-                Box::new(self.nodes.keys().map(move |it| ObjectRef::cluster(kind, it)))
+                Box::new(self.nodes.iter().map(move |(it, _)| ObjectRef::cluster(kind, it)))
             }
             ObjectKind::Host => {
                 Box::new(self.hosts.keys().map(move |it| ObjectRef::cluster(kind, it)))
@@ -299,7 +312,8 @@ impl ClusterView {
             Object::EndpointSlice(it) => {
                 let reference = object.reference();
                 let namespace = reference.namespace.unwrap_or_default();
-                let services = self.endpoints.insert(&namespace, &reference.name, it);
+                let any_ready = self.any_ready();
+                let services = self.endpoints.insert(&namespace, &reference.name, it, any_ready);
                 self.touch(&namespace, services, version)
             }
             Object::Host(it) => {
@@ -360,20 +374,11 @@ impl ClusterView {
     }
 
     fn set_node(&mut self, name: String, new: Option<NodeEntry>, version: u64) -> bool {
-        let old = self.nodes.get(&name);
-        if old == new.as_ref() {
-            return false;
-        }
-        // Which nodes take traffic, and which addresses nodes have, both decide.
-        let decisive = |it: &NodeEntry| (it.active, it.addresses.clone());
-        if old.map(decisive) != new.as_ref().map(decisive) {
+        let change = self.nodes.set(name, new);
+        if change == NodeChange::Decisive {
             self.nodes_changed = version;
         }
-        match new {
-            Some(new) => self.nodes.insert(name, new),
-            None => self.nodes.remove(&name),
-        };
-        true
+        change != NodeChange::Nothing
     }
 
     /// Marks the ports of Services that depend on where their endpoints are.

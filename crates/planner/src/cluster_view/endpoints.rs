@@ -1,4 +1,4 @@
-//! On which nodes a Service has ready endpoints.
+//! On which nodes a Service has endpoints, and whether they are ready.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 /// Namespace and name.
 type Key = (String, String);
 
-/// The nodes with ready endpoints, slice by slice.
+/// The nodes with endpoints, slice by slice.
 ///
 /// All slices are kept, because a Service may turn to `externalTrafficPolicy: Local` at any time;
 /// a slice of a thousand Pods costs one shared name for each node.
@@ -25,30 +25,56 @@ pub(super) struct Endpoints {
 #[derive(Debug, Eq, PartialEq)]
 struct Slice {
     service: String,
-    nodes: Box<[Arc<str>]>,
+    ready: Box<[Arc<str>]>,
+    /// The nodes whose endpoints are all not ready; endpoints that terminate do not count.
+    not_ready: Box<[Arc<str>]>,
+}
+
+/// Which endpoints of a node are meant.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Readiness {
+    /// At least one is ready.
+    Ready,
+    /// None is ready, and at least one does not terminate.
+    NotReady,
 }
 
 impl Endpoints {
-    /// Takes in a slice and returns the names of the Services whose nodes may have changed.
+    /// Takes in a slice and returns the names of the Services whose nodes may have changed; while
+    /// some node is ready, endpoints that are not ready change nothing.
     pub(super) fn insert(
         &mut self,
         namespace: &str,
         name: &str,
         slice: &EndpointSlice,
+        any_node_ready: bool,
     ) -> Vec<String> {
         let labels = slice.metadata.labels.as_ref();
         let Some(service) = labels.and_then(|it| it.get(SERVICE_LABEL)) else {
             return self.remove(namespace, name);
         };
-        let endpoints = slice.endpoints.iter().flatten();
-        // An absent condition means ready: EndpointConditions, discovery.k8s.io/v1.
-        let ready =
-            endpoints.filter(|it| it.conditions.as_ref().and_then(|it| it.ready).unwrap_or(true));
-        let nodes: BTreeSet<&str> = ready.filter_map(|it| it.node_name.as_deref()).collect();
-        let nodes = nodes.into_iter().map(|it| self.share(it)).collect();
-        let slice = Slice { service: service.clone(), nodes };
+        let (mut ready, mut not_ready) = (BTreeSet::new(), BTreeSet::new());
+        for endpoint in slice.endpoints.iter().flatten() {
+            let Some(node) = endpoint.node_name.as_deref() else { continue };
+            // An absent condition means ready, and not terminating: EndpointConditions,
+            // discovery.k8s.io/v1.
+            let conditions = endpoint.conditions.as_ref();
+            if conditions.and_then(|it| it.ready).unwrap_or(true) {
+                ready.insert(node);
+            } else if !conditions.and_then(|it| it.terminating).unwrap_or(false) {
+                not_ready.insert(node);
+            }
+        }
+        let not_ready = not_ready.difference(&ready).map(|it| self.share(it)).collect();
+        let ready = ready.into_iter().map(|it| self.share(it)).collect();
+        let slice = Slice { service: service.clone(), ready, not_ready };
         let key = (namespace.to_owned(), name.to_owned());
-        if self.slices.get(&key) == Some(&slice) {
+        if let Some(before) = self.slices.get_mut(&key).filter(|it| {
+            it.service == slice.service
+                && it.ready == slice.ready
+                && (any_node_ready || it.not_ready == slice.not_ready)
+        }) {
+            *before = slice;
             return Vec::new();
         }
         let mut changed = self.remove(namespace, name);
@@ -74,15 +100,24 @@ impl Endpoints {
         vec![slice.service]
     }
 
-    /// The nodes with ready endpoints of one Service; some may be named twice.
-    pub(super) fn nodes(&self, namespace: &str, service: &str) -> impl Iterator<Item = &str> {
+    /// The nodes with endpoints of one Service; some may be named twice.
+    pub(super) fn nodes(
+        &self,
+        namespace: &str,
+        service: &str,
+        readiness: Readiness,
+    ) -> impl Iterator<Item = &str> {
         let slices = self.slices_of.get(&(namespace.to_owned(), service.to_owned()));
         let namespace = namespace.to_owned();
         slices
             .into_iter()
             .flatten()
             .filter_map(move |it| self.slices.get(&(namespace.clone(), it.clone())))
-            .flat_map(|it| it.nodes.iter().map(AsRef::as_ref))
+            .flat_map(move |it| match readiness {
+                Readiness::Ready => it.ready.iter(),
+                Readiness::NotReady => it.not_ready.iter(),
+            })
+            .map(AsRef::as_ref)
     }
 
     /// Every slice, by namespace and name.

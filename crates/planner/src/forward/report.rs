@@ -13,7 +13,7 @@ use super::settle::Trouble;
 use super::standing::is_open;
 use crate::cluster_view::ClusterView;
 use crate::cluster_view::wish::Wish;
-use crate::desired::{Destinations, Exposure, ForwardKey, Forwarding, NodeSetName};
+use crate::desired::{Destinations, Exposure, ForwardKey, Forwarding};
 use crate::finding::{Finding, Severity};
 use crate::host_view::HostView;
 use crate::port_list::PortList;
@@ -124,19 +124,28 @@ fn of_host(
             "give the interface a global address",
         ));
     }
-    let no_nodes = !forwarding.node_sets.contains_key(&NodeSetName::All);
     let wants_nodes = |it: &&Arc<Wish>| !it.is_pod() && it.is_for(host) && !it.ports.is_empty();
-    if no_nodes && view.wishes().any(|it| wants_nodes(&it)) {
-        found.push(finding(
+    if view.any_ready() || !view.wishes().any(|it| wants_nodes(&it)) {
+        return found;
+    }
+    let (severity, reason, problem, remedy) = match forwarding.node_sets.is_empty() {
+        true => (
             Severity::Error,
             "NoReadyNodes",
-            "status.nodes",
-            "0".to_owned(),
             "no node of the cluster is ready, has an InternalIP and is not excluded; no Service \
              is forwarded",
             "look at `kubectl get nodes -o wide`",
-        ));
-    }
+        ),
+        false => (
+            Severity::Warning,
+            "NodesOutOfSight",
+            "no node that may take traffic is ready, and of these the control plane hears nothing \
+             (condition Ready is Unknown); they keep taking traffic, because they may well work",
+            "look at `kubectl get nodes`, and at the nodes' way to the API server",
+        ),
+    };
+    let nodes = view.active_nodes().count().to_string();
+    found.push(finding(severity, reason, "status.nodes", nodes, problem, remedy));
     found
 }
 

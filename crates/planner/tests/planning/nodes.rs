@@ -3,7 +3,7 @@
 use expect_test::{Expect, expect};
 use k8s_openapi::api::core::v1::NodeAddress;
 use k8s_openapi::api::discovery::v1::EndpointConditions;
-use planner::cluster_view::Object;
+use planner::cluster_view::{Change, Object};
 
 use crate::objects::{IntoObject, Named, Readiness, ServiceParts, host, node, service, slice};
 use crate::world::{check, plain, plan, view};
@@ -13,7 +13,6 @@ fn a_node_takes_traffic_when_it_is_ready_and_not_excluded() {
     let n1 = || node("n1", &["10.0.0.1"]);
     check_nodes(n1().object(), &expect!["nodes: 10.0.0.1"]);
     check_nodes(n1().ready("False").object(), &expect![""]);
-    check_nodes(n1().ready("Unknown").object(), &expect![""]);
     check_nodes(n1().annotate("epok.getbetter.ro/exclude", "").object(), &expect![""]);
     check_nodes(n1().label("epok_exclude", "whatever").object(), &expect![""]);
     check_nodes(n1().annotate("portcullis.dev/exclude", "true").object(), &expect![""]);
@@ -111,4 +110,92 @@ fn a_node_that_is_not_ready_takes_no_traffic_for_local_policy_either() {
         80/tcp -> nodes of web/blog:30080 [1 address] # Service web/blog
     "#]],
     );
+}
+
+#[test]
+fn ep_09_while_no_node_is_ready_those_out_of_sight_keep_taking_traffic() {
+    let blog = || service("web/blog").port(80, 30080).host_ports("80").object();
+    let edge = || host("edge", &["eth0"]).object();
+    let out_of_sight = |name: &str, address| node(name, &[address]).ready("Unknown");
+    let world = || {
+        vec![
+            edge(),
+            out_of_sight("n1", "10.0.0.1").object(),
+            out_of_sight("n2", "10.0.0.2").object(),
+            out_of_sight("n3", "10.0.0.3").label("epok_exclude", "").object(),
+            node("n4", &["10.0.0.4"]).ready("False").object(),
+            // A node that may not take traffic says nothing about those that may: so it is on
+            // the control plane's side of a cut.
+            node("n5", &["10.0.0.5"]).label("epok_exclude", "").object(),
+        ]
+    };
+    check(
+        world(),
+        [blog()],
+        &expect![[r#"
+            80/tcp -> nodes:30080 [2 addresses] # Service web/blog
+            ? NodesOutOfSight Host edge: status.nodes: "2": no node that may take traffic is ready, and of these the control plane hears nothing (condition Ready is Unknown); they keep taking traffic, because they may well work; look at `kubectl get nodes`, and at the nodes' way to the API server
+        "#]],
+    );
+    // Nobody asks for nodes, so nobody needs to know.
+    check(world(), [], &expect![""]);
+    // One that is ready is enough for all others to be left out.
+    let mut seen = world();
+    seen.push(node("n6", &["10.0.0.6"]).object());
+    let desired = plan(&view(seen.into_iter().chain([blog()])));
+    expect![[r#"
+        through eth0 to any address of the host
+        nodes: 10.0.0.6
+        80/tcp -> nodes:30080 [1 address] # Service web/blog
+    "#]]
+    .assert_eq(&desired.forwarding.to_string());
+    assert_eq!(desired.findings, []);
+}
+
+#[test]
+fn losing_sight_of_nodes_one_by_one_ends_where_it_began() {
+    let blog = service("web/blog").port(80, 30080).host_ports("80").object();
+    let mut view = view(plain().into_iter().chain([blog]));
+    let before = plan(&view).forwarding;
+    let n1 = || node("n1", &["10.0.0.1"]);
+    let n2 = || node("n2", &["10.0.0.2", "2001:db8:1::2"]);
+    assert!(view.change(Change::Applied(n1().ready("Unknown").object())));
+    assert_ne!(plan(&view).forwarding, before, "n2 alone is ready");
+    assert!(view.change(Change::Applied(n2().ready("Unknown").object())));
+    assert_eq!(plan(&view).forwarding, before, "both are out of sight");
+    assert!(view.change(Change::Applied(n1().ready("False").object())));
+    assert_ne!(plan(&view).forwarding, before, "n1 is known not to work");
+    view.change(Change::Applied(n1().object()));
+    view.change(Change::Applied(n2().object()));
+    assert_eq!(plan(&view).forwarding, before);
+}
+
+#[test]
+fn ep_09_with_local_policy_endpoints_out_of_sight_count_while_no_node_is_ready() {
+    // What a node's Pods are marked as when the control plane loses sight of the node.
+    let lost = |ready, terminating| EndpointConditions {
+        ready: Some(ready),
+        serving: Some(ready),
+        terminating: Some(terminating),
+    };
+    let nodes = |status: &str, conditions: [EndpointConditions; 3]| {
+        let web = service("web/blog").port(80, 30080).local().host_ports("80").object();
+        let mut slice = slice("web/blog", &["n1", "n2", "n3"]);
+        for (endpoint, conditions) in slice.endpoints.iter_mut().flatten().zip(conditions) {
+            endpoint.conditions = Some(conditions);
+        }
+        let nodes = ["n1", "n2", "n3"].into_iter().zip(["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
+        let nodes = nodes.map(|(name, address)| node(name, &[address]).ready(status).object());
+        let world = nodes.chain([host("edge", &["eth0"]).object(), web, slice.object()]);
+        let text = plan(&view(world)).forwarding.to_string();
+        let line = text.lines().find_map(|it| it.strip_prefix("nodes of web/blog: "));
+        line.unwrap_or_default().to_owned()
+    };
+    let marked = || [lost(false, false), lost(false, true), lost(false, false)];
+    assert_eq!(nodes("Unknown", marked()), "10.0.0.1 10.0.0.3", "all but the terminating one");
+    let half = || [lost(true, false), lost(false, false), lost(false, false)];
+    assert_eq!(nodes("Unknown", half()), "10.0.0.1", "one is not marked yet");
+    assert_eq!(nodes("True", half()), "10.0.0.1");
+    assert_eq!(nodes("True", marked()), "", "the nodes speak for themselves");
+    assert_eq!(nodes("False", half()), "");
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use api::object::ObjectRef;
+use k8s_openapi::api::discovery::v1::EndpointConditions;
 use planner::check;
 use planner::cluster_view::{Change, Object};
 use planner::forward::{StandingPlan, forward_plan};
@@ -129,8 +130,9 @@ fn with_edge(objects: Vec<Object>) -> Vec<Object> {
 
 /// Mostly a cluster with a sound host and a node, so that there is something to plan.
 fn world() -> impl Strategy<Value = Vec<Object>> {
-    let sound = objects().prop_map(|objects| {
-        let n1 = node("n1", &["10.0.0.1"]).object();
+    let status = select(vec!["True", "True", "Unknown"]);
+    let sound = (objects(), status).prop_map(|(objects, status)| {
+        let n1 = node("n1", &["10.0.0.1"]).ready(status).object();
         let others = objects.into_iter().filter(|it| it.reference() != n1.reference());
         with_edge(others.chain([n1.clone()]).collect())
     });
@@ -162,7 +164,7 @@ fn object() -> impl Strategy<Value = Object> {
         6 => a_service(),
         4 => a_pod(),
         2 => a_node(),
-        2 => (name(), nodes()).prop_map(|(name, nodes)| slice(name, &nodes).object()),
+        2 => a_slice(),
         2 => a_host(),
     ]
 }
@@ -200,7 +202,7 @@ fn a_pod() -> impl Strategy<Value = Object> {
 fn a_node() -> impl Strategy<Value = Object> {
     let addresses =
         select(vec![&["10.0.0.1"][..], &["10.0.0.2", "2001:db8:1::2"], &["203.0.113.7"], &[]]);
-    let status = select(vec!["True", "True", "False", "Unknown"]);
+    let status = select(vec!["True", "True", "False", "Unknown", "Unknown"]);
     (select(vec!["n1", "n2", "n3"]), addresses, status, any::<bool>()).prop_map(
         |(name, addresses, status, odd)| {
             let node = node(name, addresses).ready(status);
@@ -211,6 +213,19 @@ fn a_node() -> impl Strategy<Value = Object> {
             }
         },
     )
+}
+
+fn a_slice() -> impl Strategy<Value = Object> {
+    let condition = || prop::option::of(any::<bool>());
+    let conditions = prop::collection::vec((condition(), condition()), 3);
+    (name(), nodes(), conditions).prop_map(|(name, nodes, conditions)| {
+        let mut slice = slice(name, &nodes);
+        let endpoints = slice.endpoints.iter_mut().flatten();
+        for (endpoint, (ready, terminating)) in endpoints.zip(conditions) {
+            endpoint.conditions = Some(EndpointConditions { ready, serving: ready, terminating });
+        }
+        slice.object()
+    })
 }
 
 fn a_host() -> impl Strategy<Value = Object> {
