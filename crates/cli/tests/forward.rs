@@ -17,3 +17,5 @@ mod options;
 mod place;
 #[path = "forward/predecessor.rs"]
 mod predecessor;
+#[path = "forward/remote.rs"]
+mod remote;

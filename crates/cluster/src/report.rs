@@ -66,7 +66,8 @@ pub struct ServiceReport {
     /// Why, for a person.
     pub message: String,
     /// Where it is reachable: `status.loadBalancer.ingress`, for Services of our class only.
-    pub addresses: Vec<IpAddr>,
+    /// `None` when that cannot be told now: what the status says stays.
+    pub addresses: Option<Vec<IpAddr>>,
 }
 
 /// How well reports reach the API.

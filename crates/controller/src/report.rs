@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use planner::cluster_view::ClusterView;
 use planner::finding::{Finding, Severity};
-use planner::status::{Outcome, outcomes, service_addresses};
+use planner::status::{Outcome, announced, outcomes, service_addresses};
 
 use crate::driver::Driver;
 
@@ -38,7 +38,7 @@ fn services(
     let facts = drivers.iter().filter_map(|(name, it)| Some((name, it.facts.as_ref()?)));
     let mut addresses = service_addresses(view, facts);
     let report = |(service, outcomes): (ObjectRef, Vec<Outcome>)| {
-        let addresses = addresses.remove(&service).unwrap_or_default();
+        let addresses = addresses.remove(&service);
         let forwarded = !outcomes.is_empty() && outcomes.iter().all(Outcome::is_complete);
         let partly = outcomes.iter().any(|it| it.forwarded > 0);
         let why_not = outcomes.iter().flat_map(|it| &it.why_not).map(|(reason, _)| *reason).next();
@@ -112,9 +112,18 @@ fn host_status(view: &ClusterView, name: &str, driver: &Driver) -> HostStatus {
         applied_revision: (state.revision > 0).then(|| state.revision.to_string()),
         last_applied_time: state.last_applied.map(meta::Time),
         forwards: i64::try_from(state.forwards).ok(),
+        addresses: addresses(view, name, driver),
         drift: i64::try_from(state.drift_repaired).ok(),
         last_error: problem,
         nodes: i64::try_from(targets.len()).ok(),
         node_targets: targets,
     }
+}
+
+/// Where clients reach the host. Another controller, which does not know the host itself, tells
+/// Services so.
+fn addresses(view: &ClusterView, name: &str, driver: &Driver) -> Vec<String> {
+    let known = view.host(name).zip(driver.facts.as_ref());
+    let addresses = known.map(|(settings, facts)| announced(settings, facts)).unwrap_or_default();
+    addresses.iter().map(ToString::to_string).collect()
 }

@@ -33,6 +33,11 @@ impl Place {
     /// cannot be made here.
     pub(crate) fn build(name: &str, host: &str) -> anyhow::Result<Option<Self>> {
         let Some(lab) = testkit::require(Lab::new(name)) else { return Ok(None) };
+        Ok(Some(Self::in_lab(lab, host)?))
+    }
+
+    /// The same in an empty lab.
+    pub(crate) fn in_lab(lab: Lab, host: &str) -> anyhow::Result<Self> {
         let border = Border::build(lab)?;
         let serve = |node| -> anyhow::Result<Vec<EchoServer>> {
             Ok(vec![
@@ -46,7 +51,7 @@ impl Place {
         place.write("host", &objects::host(host))?;
         place.write("n1", &objects::node(1, true))?;
         place.write("n2", &objects::node(2, true))?;
-        Ok(Some(place))
+        Ok(place)
     }
 
     /// The machine that the program runs on.

@@ -316,7 +316,7 @@ impl<K: Followed> Follower<K> {
             ),
             State::Absent => (
                 "the API server does not know the kind, so there are none",
-                "apply the custom resource definitions: `portcullis install crds`".to_owned(),
+                "apply them: `portcullis install manifests | kubectl apply -f -`".to_owned(),
             ),
         };
         let severity = if state == State::Absent { Severity::Warning } else { Severity::Error };

@@ -97,8 +97,12 @@ fn service_status(
         condition.last_transition_time = transition(&condition, says.forwarded.as_ref(), now);
         condition
     });
-    let addresses = wanted.map(|it| it.addresses.as_slice()).unwrap_or_default();
-    let ingress: Vec<_> = addresses.iter().map(|it| ingress(*it)).collect();
+    let ingress: Vec<_> = match wanted.map(|it| it.addresses.as_deref()) {
+        Some(Some(addresses)) => addresses.iter().map(|it| ingress(*it)).collect(),
+        // Applied again and not left out: what we once applied and leave out is removed.
+        Some(None) => says.ingress.clone(),
+        None => Vec::new(),
+    };
     let ingress_is_right = !says.is_of_our_class || ingress == says.ingress;
     if condition == says.forwarded && ingress_is_right {
         return None;
@@ -188,6 +192,20 @@ mod tests {
     }
 
     #[test]
+    fn addresses_that_nobody_knows_now_stay() {
+        let mut report = report(false, &[]);
+        report.addresses = None;
+        check(
+            OURS,
+            WRITTEN,
+            Some(report),
+            expect![[r#"
+            Service web/blog: {"conditions":[{"lastTransitionTime":"2026-07-07T07:07:07Z","message":"on edge-a","reason":"Forwarded","status":"False","type":"portcullis.dev/Forwarded"}],"loadBalancer":{"ingress":[{"ip":"192.0.2.1","ipMode":"Proxy"}]}}
+        "#]],
+        );
+    }
+
+    #[test]
     fn takes_back_what_is_no_longer_ours_to_say() {
         check(
             OURS,
@@ -260,7 +278,7 @@ mod tests {
             forwarded,
             reason: "Forwarded".to_owned(),
             message: "on edge-a".to_owned(),
-            addresses: addresses.iter().map(|it| it.parse().expect("an address")).collect(),
+            addresses: Some(addresses.iter().map(|it| it.parse().expect("an address")).collect()),
         }
     }
 

@@ -214,7 +214,7 @@ fn said(forwarded: bool, address: &str) -> ServiceReport {
         forwarded,
         reason: "Forwarded".to_owned(),
         message: "on edge-a".to_owned(),
-        addresses: vec![address.parse().expect("an address")],
+        addresses: Some(vec![address.parse().expect("an address")]),
     }
 }
 
