@@ -7,6 +7,8 @@
 mod changes;
 #[path = "forward/crashes.rs"]
 mod crashes;
+#[path = "forward/equivalence.rs"]
+mod equivalence;
 #[path = "forward/healing.rs"]
 mod healing;
 #[path = "forward/objects.rs"]
