@@ -32,7 +32,7 @@ impl Controller {
     /// Starts the controller in a machine and waits until it is ready.
     pub(crate) fn start(machine: &Machine, program: &Path, arguments: &[&str]) -> Result<Self> {
         let listen = format!("127.0.0.1:{PORT}");
-        let mut all = vec!["controller", "--listen", &listen, "--log", "warn"];
+        let mut all = vec!["controller", "--listen", &listen];
         all.extend(arguments);
         let daemon = machine.spawn(program, &all)?;
         let controller = Self { machine: machine.clone(), daemon };
@@ -136,6 +136,14 @@ impl Controller {
     /// Everything that it logged.
     pub(crate) fn log(&self) -> String {
         self.daemon.log()
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        // For whoever asks where the time went; with PORTCULLIS_LOG=debug in the environment.
+        let file = std::env::current_exe().map(|it| it.with_file_name("bench-controller.log"));
+        let _nobody_asks = file.and_then(|it| std::fs::write(it, self.log()));
     }
 }
 

@@ -4,13 +4,13 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
-use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
 use testkit::Machine;
@@ -18,6 +18,7 @@ use testkit::kubernetes::{Access, ControlPlane, ControlPlaneOptions};
 use tokio::runtime::Runtime;
 
 use crate::objects::{self, ANNOTATION, NAMESPACE, node_name};
+use crate::witness::Seen;
 
 const ROLE: &str = include_str!("../../../deploy/rbac/controller.yaml");
 const HOSTS: &str = include_str!("../../../deploy/crds/hosts.portcullis.dev.yaml");
@@ -105,6 +106,31 @@ impl Site {
             Api::namespaced(self.client.clone(), NAMESPACE);
         let patched = services.patch(service, &parameters, &patch);
         self.runtime.block_on(patched).map(drop).context("patch a Service")
+    }
+
+    /// Watches the annotation of a Service, as the controller does beside.
+    pub(crate) fn annotations(&self, service: &str) -> Seen<Option<String>> {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let services: Api<k8s_openapi::api::core::v1::Service> =
+            Api::namespaced(self.client.clone(), NAMESPACE);
+        let parameters = WatchParams::default().fields(&format!("metadata.name={service}"));
+        self.runtime.spawn(async move {
+            // The API server ends a watch after some minutes; whoever waits then sees the state again.
+            while let Ok(events) = services.watch(&parameters, "0").await {
+                let mut events = std::pin::pin!(events);
+                while let Some(Ok(event)) = events.next().await {
+                    let now = Instant::now();
+                    let (WatchEvent::Added(service) | WatchEvent::Modified(service)) = event else {
+                        continue;
+                    };
+                    let annotations = service.metadata.annotations.unwrap_or_default();
+                    if sender.send((annotations.get(ANNOTATION).cloned(), now)).is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+        Seen(receiver)
     }
 
     /// Makes `count` nodes that stay Ready until the returned value is dropped.

@@ -11,6 +11,7 @@ mod kubernetes;
 mod objects;
 mod row;
 mod screen;
+mod witness;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -61,31 +61,49 @@ pub(crate) fn node_status(number: usize, heartbeat: &str) -> Value {
     })
 }
 
-/// A Service whose host ports are what `host_ports` says; none when it is empty.
-pub(crate) fn service(name: &str, host_ports: &str) -> Value {
+/// The name of the Service that changes; its node ports are [`NODE_PORT`] and the one after it.
+pub(crate) const MOVING: &str = "moving";
+
+/// The Service that changes, with host ports as the annotation has them; none when it is empty.
+pub(crate) fn moving(host_ports: &str) -> Value {
+    service(MOVING, &[NODE_PORT, NODE_PORT + 1], host_ports)
+}
+
+/// Service `number`, from 0 to 999, with `count` host ports from `first` on.
+pub(crate) fn standing(number: usize, first: usize, count: usize) -> Value {
+    let node_port = u16::try_from(31_000 + number).unwrap_or(u16::MAX);
+    let host_ports = (first..first + count).map(|it| format!("{it}:{node_port}"));
+    let host_ports = host_ports.collect::<Vec<_>>().join(", ");
+    service(&standing_name(number), &[node_port], &host_ports)
+}
+
+/// The name of Service `number`.
+pub(crate) fn standing_name(number: usize) -> String {
+    format!("s{number}")
+}
+
+fn service(name: &str, node_ports: &[u16], host_ports: &str) -> Value {
     let annotations = match host_ports {
         "" => json!({}),
         text => json!({ ANNOTATION: text }),
     };
+    let ports = node_ports.iter().enumerate().map(|(index, it)| {
+        json!({ "name": format!("p{index}"), "port": 80 + index, "protocol": "TCP", "nodePort": it })
+    });
     json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": { "name": name, "namespace": NAMESPACE, "annotations": annotations },
         "spec": {
             "type": "NodePort",
             "selector": { "app": name },
-            "ports": [{ "name": "http", "port": 80, "protocol": "TCP" }],
+            "ports": ports.collect::<Vec<_>>(),
         },
     })
 }
 
-/// `count` host ports from `first` on, all to the port on which nodes listen.
-pub(crate) fn host_ports(first: usize, count: usize) -> String {
-    let ports = (first..first + count).map(|it| format!("{it}:{NODE_PORT}"));
-    ports.collect::<Vec<_>>().join(", ")
-}
-
 /// The EndpointSlice of a Service with three ready pods, on nodes that differ from Service to Service.
-pub(crate) fn slice(service: &str, number: usize, nodes: usize) -> Value {
+pub(crate) fn slice(number: usize, nodes: usize) -> Value {
+    let service = standing_name(number);
     let endpoints = (0..3).map(|it| {
         let node = 1 + (number * 3 + it) % nodes;
         json!({

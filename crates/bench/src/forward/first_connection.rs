@@ -3,12 +3,12 @@
 use anyhow::Result;
 
 use super::edge::Edge;
-use super::lag::{APART, MOVING};
+use super::lag::APART;
 use crate::Setting;
 use crate::controller::Controller;
 use crate::figures::{median, milliseconds, percentile};
 use crate::kubernetes::Site;
-use crate::objects::{NODE_PORT, host, service};
+use crate::objects::{MOVING, NODE_PORT, host, moving};
 use crate::row::{Bar, Row};
 
 /// Measures appearing and vanishing of one host port.
@@ -17,7 +17,7 @@ pub(crate) fn run(setting: &Setting) -> Result<Vec<Row>> {
     let _heartbeats = site.nodes(2)?;
     let edge = Edge::build(2)?;
     let _entrance = site.entrance(&edge.host)?;
-    site.create(vec![host(), service(MOVING, "")])?;
+    site.create(vec![host(), moving("")])?;
     let arguments = ["--kubeconfig", site.kubeconfig()?, "--host", "edge"];
     let controller = Controller::start(&edge.host, &setting.portcullis, &arguments)?;
     controller.settle()?;

@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::edge::Edge;
 use crate::Setting;
 use crate::controller::Controller;
-use crate::objects::{host, host_ports, node, node_status, service};
+use crate::objects::{host, node, node_status, standing};
 use crate::row::{Bar, Row};
 
 /// Measures with 1000 forwards from a directory, over two of the default looks at the host.
@@ -20,7 +20,7 @@ pub(crate) fn run(setting: &Setting) -> Result<Vec<Row>> {
         node["status"] = node_status(number, "2026-01-01T00:00:00Z");
         objects.push(node);
     }
-    objects.extend((0..100).map(|it| service(&format!("s{it}"), &host_ports(1000 + 10 * it, 10))));
+    objects.extend((0..100).map(|it| standing(it, 1000 + 10 * it, 10)));
     let documents: Vec<_> = objects.iter().map(ToString::to_string).collect();
     std::fs::write(directory.path().join("all.yaml"), documents.join("\n---\n"))?;
     let manifests = directory.path().display().to_string();

@@ -5,12 +5,12 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::edge::Edge;
-use super::lag::{APART, MOVING};
+use super::lag::APART;
 use crate::Setting;
 use crate::controller::Controller;
 use crate::figures::{median, milliseconds, percentile};
 use crate::kubernetes::Site;
-use crate::objects::{NODE_PORT, host, host_ports, service, slice};
+use crate::objects::{MOVING, NODE_PORT, host, moving, slice, standing};
 use crate::row::{Bar, Row};
 
 const SERVICES: usize = 1000;
@@ -22,11 +22,9 @@ pub(crate) fn run(setting: &Setting) -> Result<Vec<Row>> {
     let _heartbeats = site.nodes(NODES)?;
     let edge = Edge::build(NODES)?;
     let _entrance = site.entrance(&edge.host)?;
-    let names: Vec<_> = (0..SERVICES).map(|it| format!("s{it}")).collect();
-    let ports = |number: usize| host_ports(1000 + number, 1);
-    let services = names.iter().enumerate().map(|(number, it)| service(it, &ports(number)));
-    let slices = names.iter().enumerate().map(|(number, it)| slice(it, number, NODES));
-    site.create([host(), service(MOVING, "")].into_iter().chain(services).chain(slices).collect())?;
+    let services = (0..SERVICES).map(|it| standing(it, 1000 + it, 1));
+    let slices = (0..SERVICES).map(|it| slice(it, NODES));
+    site.create([host(), moving("")].into_iter().chain(services).chain(slices).collect())?;
     let arguments = ["--kubeconfig", site.kubeconfig()?, "--host", "edge"];
     let controller = Controller::start(&edge.host, &setting.portcullis, &arguments)?;
     controller.settle()?;

@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 use testkit::sshd::{self, SshServer};
 use testkit::{Lab, Machine};
 
-use super::lag::{APART, MOVING};
+use super::lag::APART;
 use crate::Setting;
 use crate::controller::Controller;
 use crate::figures::{median, milliseconds, percentile};
-use crate::objects::{NODE_PORT, host_ports, node, node_status, service};
+use crate::objects::{NODE_PORT, moving, node, node_status, standing};
 use crate::row::{Bar, Row};
 
 /// How many host ports stand while one more comes and goes.
@@ -31,9 +31,10 @@ fn measure(setting: &Setting, mode: &str) -> Result<Row> {
     let (client, edge) = (lab.machine("client")?, lab.machine("edge")?);
     lab.link(&client, "eth0", &["10.9.0.1/24"], &edge, "eth0", &["10.9.0.2/24"])?;
     let server = server(&edge, &setting.portcullis, mode)?;
-    // The forced command takes nothing else, so the peer has an account of its own.
-    let peer = sshd::Options::new(&edge, "10.9.0.2".parse()?)
-        .port(2222)
+    // A machine of its own: the forced command takes nothing but what the controller sends.
+    let other = lab.machine("other")?;
+    lab.link(&client, "eth1", &["10.9.1.1/24"], &other, "eth0", &["10.9.1.2/24"])?;
+    let peer = sshd::Options::new(&other, "10.9.1.2".parse()?)
         .user("peer")
         .sudoers("peer ALL=(root) NOPASSWD: /usr/sbin/nft -f -")
         .key_options("restrict")
@@ -46,23 +47,23 @@ fn measure(setting: &Setting, mode: &str) -> Result<Row> {
         node["status"] = node_status(number, "2026-01-01T00:00:00Z");
         objects.push(node);
     }
-    objects.push(service("standing", &host_ports(1000, STANDING)));
+    objects.push(standing(0, 1000, STANDING));
     for (number, object) in objects.iter().enumerate() {
         write(directory.path(), &format!("{number}.yaml"), object)?;
     }
-    write(directory.path(), "moving.yaml", &service(MOVING, ""))?;
+    write(directory.path(), "moving.yaml", &moving(""))?;
     let manifests = directory.path().display().to_string();
     let arguments = ["--manifests", &manifests, "--host", "elsewhere"];
     let controller = Controller::start(&client, &setting.portcullis, &arguments)?;
     controller.settle()?;
-    edge.nft("add table inet peer\nadd set inet peer s { type inet_service; }\n")?;
+    other.nft("add table inet peer\nadd set inet peer s { type inet_service; }\n")?;
 
     let (mut ours, mut fresh) = (Vec::new(), Vec::new());
     for round in 0..setting.rounds(100, 10) {
         let wished =
             [format!("9000:{NODE_PORT}"), format!("9000:{}", NODE_PORT + 1), String::new()];
         for wish in wished {
-            let change = || write(directory.path(), "moving.yaml", &service(MOVING, &wish));
+            let change = || write(directory.path(), "moving.yaml", &moving(&wish));
             let lag = controller.lag_of("edge", change)?;
             let begin = Instant::now();
             by_ssh(

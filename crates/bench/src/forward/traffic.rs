@@ -185,7 +185,7 @@ fn proxy(host: &Machine, directory: &Path) -> Result<Daemon> {
         format!("listen {name}\n  bind 10.80.{PROXY}.1:{port}\n  server node {node}:{node_port}\n")
     };
     let text = format!(
-        "global\n  maxconn 10000\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n  \
+        "global\n  maxconn 2000\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n  \
          timeout server 60s\n{}{}",
         section("answers", MIDDLE, NODE_PORT),
         section("bulk", BULK, BULK_NODE_PORT)
