@@ -206,6 +206,11 @@ impl ClusterView {
         self.hosts.get(name).map_or(0, |it| it.changed)
     }
 
+    /// The addresses at which one Host forwards, as its status tells.
+    pub(crate) fn host_addresses(&self, name: &str) -> Option<&BTreeSet<IpAddr>> {
+        self.hosts.get(name).map(|it| &it.addresses)
+    }
+
     /// Every claim on a host port.
     pub(crate) fn ports(&self) -> &Ports {
         &self.ports
@@ -319,7 +324,10 @@ impl ClusterView {
             Object::Host(it) => {
                 let name = it.metadata.name.clone().unwrap_or_default();
                 let read = host::read(it, self.hosts.get(&name), version);
-                if self.hosts.get(&name).is_some_and(|before| before.says_the_same(&read)) {
+                let before = self.hosts.get(&name);
+                if before
+                    .is_some_and(|it| it.changed == read.changed && it.addresses == read.addresses)
+                {
                     return false;
                 }
                 if self.hosts.insert(name, read).is_none() {

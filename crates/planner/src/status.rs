@@ -10,7 +10,7 @@ use api::object::{ObjectKind, ObjectRef};
 
 use crate::cluster_view::ClusterView;
 use crate::cluster_view::wish::{Backends, Wish};
-use crate::desired::{Forward, NodeSetName};
+use crate::desired::{Destinations, Forward, NodeSetName};
 use crate::finding::Severity;
 use crate::forward::{Ground, HostDesired, enter, is_open, settle, way_in};
 use crate::host_view::HostView;
@@ -23,7 +23,8 @@ use crate::port_list::PortList;
 /// cannot be understood and that has no last good state is left out: what its status says stays.
 /// A deprecated or temporary address of a host is not announced unless the Host lists it.
 ///
-/// `hosts` are the hosts whose facts are known, by name; others are taken to forward nothing.
+/// `hosts` are the hosts whose facts are known, by name. Of every other Host, which another
+/// controller drives, `status.addresses` counts while its condition `Applied` is true.
 #[must_use]
 pub fn service_addresses<'a>(
     view: &ClusterView,
@@ -33,18 +34,26 @@ pub fn service_addresses<'a>(
     let wishes: Vec<_> = understood.collect();
     let mut addresses: BTreeMap<_, _> =
         wishes.iter().map(|(owner, _)| ((*owner).clone(), BTreeSet::new())).collect();
+    let known: BTreeMap<&str, &HostView> =
+        hosts.into_iter().map(|(name, facts)| (name.as_str(), facts)).collect();
     let nodes = Nodes { view, all: view.all_nodes() };
-    for (host, facts) in hosts {
+    for host in view.host_names() {
         let Some(settings) = view.host(host) else { continue };
-        let entry = enter(settings, facts);
-        if !is_open(&entry) {
+        let (facts, own) = match known.get(host) {
+            Some(facts) => (Cow::Borrowed(*facts), announced(settings, facts)),
+            None => (Cow::default(), view.host_addresses(host).cloned().unwrap_or_default()),
+        };
+        let mut entry = enter(settings, &facts);
+        if let Destinations::Addresses(destinations) = &mut entry.destinations {
+            destinations.extend(&own);
+        }
+        if own.is_empty() || !is_open(&entry) {
             continue;
         }
-        let own = announced(settings, facts);
         let ground = Ground {
             host,
             external: entry.external.is_some(),
-            way_in: way_in(settings, facts, &entry),
+            way_in: way_in(settings, &facts, &entry),
             has_targets: &|set| !nodes.of(set).is_empty(),
         };
         for (owner, wish) in wishes.iter().filter(|(_, it)| it.is_for(host)) {
@@ -61,8 +70,10 @@ pub fn service_addresses<'a>(
     sorted.collect()
 }
 
-/// The addresses under which clients should dial a host.
-fn announced(settings: &HostSettings, facts: &HostView) -> Vec<IpAddr> {
+/// The addresses under which clients should dial a host: what `status.addresses` of its Host
+/// should say. Deprecated and temporary ones are not among them unless the Host lists them.
+#[must_use]
+pub fn announced(settings: &HostSettings, facts: &HostView) -> BTreeSet<IpAddr> {
     let entries = settings
         .interfaces
         .iter()

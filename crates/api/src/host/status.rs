@@ -32,6 +32,12 @@ pub struct HostStatus {
     #[schemars(with = "i64")]
     pub forwards: Option<i64>,
 
+    /// The addresses under which clients reach what the host forwards, in ascending order. What
+    /// `status.loadBalancer` of Services lists is taken from here where another controller drives
+    /// the host.
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
+    pub addresses: Vec<String>,
+
     /// How often something else changed our rules, since the controller started.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i64")]
@@ -50,6 +56,15 @@ pub struct HostStatus {
     /// The nodes that take traffic, and at which addresses.
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub node_targets: Vec<NodeTarget>,
+}
+
+impl HostStatus {
+    /// Whether the host did what was last asked of it, as far as its controller could tell.
+    #[must_use]
+    pub fn is_applied(&self) -> bool {
+        let applied = Condition::Applied.name();
+        self.conditions.iter().any(|it| it.type_ == applied && it.status == "True")
+    }
 }
 
 /// A node that takes traffic.

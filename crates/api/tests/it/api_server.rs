@@ -91,6 +91,7 @@ async fn kubectl_shows_the_state_of_a_host() -> Result<()> {
         "appliedRevision": "0123abcd",
         "lastAppliedTime": "2026-01-01T00:00:00Z",
         "forwards": 12,
+        "addresses": ["198.51.100.1", "2001:db8::1"],
         "drift": 3,
         "lastError": "nft is not installed",
         "nodes": 2,

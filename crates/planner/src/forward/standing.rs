@@ -44,7 +44,7 @@ struct Seen {
 /// Which forwards an update may have changed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Changed {
-    /// Nothing was planned again.
+    /// None: nothing was planned again, at most findings changed.
     Nothing,
     /// The forwards of these host ports, perhaps sets of nodes of single Services, and findings.
     Ports(BTreeSet<(Protocol, Port)>),
@@ -96,6 +96,7 @@ impl StandingPlan {
             None => None,
         };
         let changed = match ports {
+            Some(ports) if ports.is_empty() => Changed::Nothing,
             Some(ports) => {
                 self.plan_ports(&ports, view, &settings, facts);
                 Changed::Ports(ports)
@@ -189,9 +190,7 @@ impl StandingPlan {
         for claim in ports.iter().flat_map(claims) {
             refresh(node_sets, &self.host, view, &claim.wish);
         }
-        if !ports.is_empty() {
-            node_sets.retain(|name, _| is_wanted(name, &self.host, view));
-        }
+        node_sets.retain(|name, _| is_wanted(name, &self.host, view));
         if !is_open(entry) {
             return;
         }

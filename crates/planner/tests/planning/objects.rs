@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{
     ServicePort, ServiceSpec,
 };
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointSlice};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use planner::cluster_view::Object;
 
@@ -219,6 +219,8 @@ pub(crate) trait HostParts {
     fn spec(self, change: impl FnOnce(&mut HostSpec)) -> Self;
     /// Names its external interface.
     fn external(self, interface: &str) -> Self;
+    /// Lets its status tell these addresses, and whether the host is up to date.
+    fn tells(self, addresses: &[&str], applied: &str) -> Self;
 }
 
 impl HostParts for Host {
@@ -229,6 +231,21 @@ impl HostParts for Host {
 
     fn external(self, interface: &str) -> Self {
         HostParts::spec(self, |it| it.external_interface = Some(interface.to_owned()))
+    }
+
+    fn tells(mut self, addresses: &[&str], applied: &str) -> Self {
+        let condition = Condition {
+            type_: "Applied".to_owned(),
+            status: applied.to_owned(),
+            reason: "Test".to_owned(),
+            message: String::new(),
+            observed_generation: None,
+            last_transition_time: Time(Timestamp::UNIX_EPOCH),
+        };
+        let status = self.status.get_or_insert_default();
+        status.addresses = addresses.iter().map(|it| (*it).to_owned()).collect();
+        status.conditions = vec![condition];
+        self
     }
 }
 

@@ -1,6 +1,7 @@
 //! What holds for any cluster, whatever its users wrote.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 
 use api::object::ObjectRef;
 use k8s_openapi::api::discovery::v1::EndpointConditions;
@@ -103,13 +104,34 @@ proptest! {
     }
 
     #[test]
+    fn what_a_status_tells_changes_no_plan(
+        start in world(), name in select(vec!["edge", "other"]), applied in select(vec!["True", "False"]),
+    ) {
+        let before = view(start.clone());
+        let told = |it| match it {
+            Object::Host(host) if host.metadata.name.as_deref() == Some(name) => {
+                host.tells(&["192.0.2.9"], applied).object()
+            }
+            it @ (Object::Host(_)
+            | Object::Service(_)
+            | Object::Node(_)
+            | Object::Pod(_)
+            | Object::EndpointSlice(_)) => it,
+        };
+        let after = view(start.into_iter().map(told));
+        let plans = [&before, &after].map(|it| forward_plan(it, "edge", &facts()));
+        prop_assert_eq!(&plans[0], &plans[1]);
+    }
+
+    #[test]
     fn a_load_balancer_is_announced_exactly_when_it_is_forwarded(start in objects()) {
         let view = view(with_edge(start));
         let desired = plan(&view);
         let hosts = BTreeMap::from([("edge".to_owned(), facts())]);
         for (owner, addresses) in service_addresses(&view, &hosts) {
             let forwarded = desired.forwarding.forwards.values().any(|it| it.owner == owner);
-            prop_assert_eq!(!addresses.is_empty(), forwarded, "{}", owner);
+            let mut own = addresses.iter().filter(|it| **it != OF_ANOTHER_HOST);
+            prop_assert_eq!(own.next().is_some(), forwarded, "{}", owner);
         }
         let plans = BTreeMap::from([("edge".to_owned(), desired)]);
         for (owner, outcomes) in outcomes(&view, &plans) {
@@ -120,6 +142,9 @@ proptest! {
         }
     }
 }
+
+/// The address that the status of a Host tells; no host has it.
+const OF_ANOTHER_HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 /// Adds the host `edge` where it is missing or is not sound.
 fn with_edge(objects: Vec<Object>) -> Vec<Object> {
@@ -231,9 +256,14 @@ fn a_slice() -> impl Strategy<Value = Object> {
 fn a_host() -> impl Strategy<Value = Object> {
     let interfaces = select(vec![&["eth0", "wg0"][..], &["eth0"], &["eth9"], &[]]);
     let external = select(vec![None, Some("eth0"), Some("eth9")]);
-    (select(vec!["edge", "other"]), interfaces, external).prop_map(
-        |(name, interfaces, external)| {
+    let told = select(vec![None, Some((&["192.0.2.1"][..], "True")), Some((&[], "False"))]);
+    (select(vec!["edge", "other"]), interfaces, external, told).prop_map(
+        |(name, interfaces, external, told)| {
             let host = host(name, interfaces);
+            let host = match told {
+                Some((addresses, applied)) => host.tells(addresses, applied),
+                None => host,
+            };
             HostParts::spec(host, |it| it.external_interface = external.map(str::to_owned)).object()
         },
     )

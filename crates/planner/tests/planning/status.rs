@@ -64,6 +64,35 @@ fn a_passing_address_is_not_announced() {
     assert_eq!(addresses, Some(vec!["203.0.113.7".parse().expect("an address")]));
 }
 
+#[test]
+fn a_host_that_another_controller_drives_counts_by_its_status() {
+    let own = &["203.0.113.7", "2001:db8::7"][..];
+    let told = |other| {
+        let blog = service("web/blog").load_balancer().port(80, 30080).created(2);
+        // On `north`, an older Service has the port.
+        let older = service("web/a").port(80, 30081).host_ports("80").created(1);
+        let older = older.annotate("portcullis.dev/host", "north").object();
+        let mut world = edge();
+        world.push(other);
+        let view = view(world.into_iter().chain([blog.object(), older]));
+        let hosts = BTreeMap::from([("edge".to_owned(), facts())]);
+        let addresses = service_addresses(&view, &hosts).remove(&service_ref("web", "blog"));
+        let addresses = addresses.expect("it is ours").into_iter();
+        let others = addresses.map(|it| it.to_string()).filter(|it| !own.contains(&it.as_str()));
+        others.collect::<Vec<_>>().join(" ")
+    };
+    let other = |name| host(name, &["eth0", "wg0"]).external("eth0");
+    let addresses = &["198.51.100.1", "2001:db8::1", "odd", "127.0.0.1"];
+    let tells = |name| other(name).tells(addresses, "True");
+    assert_eq!(told(tells("south").object()), "198.51.100.1 2001:db8::1");
+    assert_eq!(told(other("south").tells(addresses, "False").object()), "", "it is behind");
+    assert_eq!(told(other("south").tells(&[], "True").object()), "", "it has no address");
+    assert_eq!(told(other("south").object()), "", "nobody ever drove it");
+    assert_eq!(told(tells("north").object()), "", "another Service has the port there");
+    // What a host says itself counts more than what was once written about it.
+    assert_eq!(told(tells("edge").object()), "");
+}
+
 #[track_caller]
 fn check(world: Vec<Object>, service: Object, expected: &Expect) {
     let view = view(world.into_iter().chain([service]));
