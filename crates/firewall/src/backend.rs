@@ -11,6 +11,7 @@ use planner::desired::{Forwarding, Options};
 use crate::iptables::keep::follow;
 use crate::iptables::plan::FamiliesPlan;
 use crate::iptables::tables::{Families, Family};
+use crate::label::excerpt;
 use crate::nftables::layout::{FAMILY, TABLE};
 use crate::nftables::listing::{self, NotAListing};
 use crate::nftables::plan::{Change, TablePlan};
@@ -18,6 +19,9 @@ use crate::nftables::table::Table;
 use crate::nftables::{plan, render};
 use crate::reach::Reach;
 use crate::{iptables, nftables};
+
+/// How much of what a program printed is told, in characters.
+const LINE: usize = 200;
 
 /// The programs that list a family, and those that change it.
 const SAVE: [Program; 2] = [Program::IptablesSave, Program::Ip6tablesSave];
@@ -79,7 +83,10 @@ pub enum ListingError {
         message: String,
     },
     /// What came is no listing of nft.
-    #[error("{program} printed something that is not a listing")]
+    #[error(
+        "{program} printed something that is not a listing; if it stays so, remove the table with \
+         `nft delete table {FAMILY} {TABLE}`, and it is written anew"
+    )]
     Unreadable {
         /// What was run.
         program: &'static str,
@@ -274,18 +281,22 @@ impl Plan {
 
     /// Returns the commands that restore `before` after this plan's commands have succeeded.
     ///
+    /// What somebody else put into our table and our chains is not written again.
+    ///
     /// The nftables transaction restores it whatever came of them. Those of iptables are refused
     /// by the kernel, and change nothing, on a host that this plan has not changed.
     #[must_use]
     pub fn rollback(&self, before: &Observed) -> Vec<Command> {
         let nft = (self.nftables.change != Change::Nothing).then(|| match &before.nftables {
-            Some(table) => Change::Replace(Box::new(table.clone())),
+            Some(table) => Change::Replace(Box::new(table.writable())),
             None => Change::Remove,
         });
         let nft = nft.and_then(|it| it.document()).map(load);
         let back = match self.iptables.is_empty() {
             true => Vec::new(),
-            false => iptables::plan::plan(&before.iptables, &self.iptables.after).commands(),
+            false => {
+                iptables::plan::plan(&before.iptables.writable(), &self.iptables.after).commands()
+            }
         };
         nft.into_iter().chain(back).collect()
     }
@@ -333,14 +344,16 @@ fn observe_iptables(program: Program, output: &Output) -> Result<Family, Listing
     if !output.succeeded() {
         return Err(ListingError::Failed { program, message: failure(output) });
     }
-    iptables::listing::parse(&output.stdout).map_err(|line| ListingError::Line { program, line })
+    let unreadable = |line: String| ListingError::Line { program, line: excerpt(&line, LINE) };
+    iptables::listing::parse(&output.stdout).map_err(unreadable)
 }
 
 fn failure(output: &Output) -> String {
-    let message = output.stderr.trim();
+    // nft shows the offending line below its message.
+    let message = output.stderr.lines().map(str::trim).find(|it| !it.is_empty());
     match (message, output.status) {
-        ("", Some(status)) => format!("exit status {status} without a message"),
-        ("", None) => "ended by a signal".to_owned(),
-        (message, _) => message.to_owned(),
+        (None, Some(status)) => format!("exit status {status} without a message"),
+        (None, None) => "ended by a signal".to_owned(),
+        (Some(message), _) => excerpt(message, LINE),
     }
 }

@@ -11,12 +11,16 @@ use command::{Command, Program};
 use crate::guard::is_plain;
 use crate::iptables::listing::added;
 use crate::iptables::words;
+use crate::label::excerpt;
 
 /// What Epok put into every comment that it wrote whole.
 const MARK: &str = "epok_rule_id";
 
 /// The longest comment that iptables keeps. Longer ones lost their mark with their end.
 const COMMENT: usize = 255;
+
+/// The longest line that is repeated whole when it is not understood, in characters.
+const LINE: usize = 1024;
 
 /// What was found in a listing.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -61,8 +65,10 @@ pub fn find(listing: &str) -> Left {
             continue;
         }
         match read(line) {
-            Some(rule) if table == "nat" => left.rules.push(rule),
-            _ => left.unclear.push(line.to_owned()),
+            Some(rule) if table == "nat" && !line.contains(char::is_control) => {
+                left.rules.push(rule);
+            }
+            _ => left.unclear.push(excerpt(line, LINE)),
         }
     }
     left

@@ -14,6 +14,7 @@ use command::{Command, Program};
 
 pub(crate) use restore::is_plain;
 
+use crate::label::excerpt;
 use crate::nftables::layout::{FAMILY, TABLE};
 
 /// A command that does not pass, and why.
@@ -44,7 +45,7 @@ pub enum Refusal {
 /// Says what is wrong with the first thing that is not allowed.
 pub fn check(command: &Command) -> Result<(), Refusal> {
     let args: Vec<_> = command.args.iter().map(String::as_str).collect();
-    let refused = || Err(Refusal::Command(command.to_string()));
+    let refused = || Err(Refusal::Command(excerpt(&command.to_string(), 200)));
     // Readers and programs must agree on what a line is.
     if command.stdin.chars().any(|it| it.is_control() && !matches!(it, '\n' | '\t')) {
         return refused();

@@ -47,6 +47,21 @@ pub(crate) fn short_hash(text: &str) -> String {
     hash
 }
 
+/// Returns what a host printed as a message may repeat it: short, on one line, and without what
+/// would move a terminal's cursor or turn the direction of writing.
+pub(crate) fn excerpt(text: &str, longest: usize) -> String {
+    let plain = |it: char| match it {
+        // They would be escaped as well, and harm nobody here.
+        '"' | '\'' | '\\' => it.to_string(),
+        _ => it.escape_debug().to_string(),
+    };
+    let mut shown: String = text.chars().take(longest).map(plain).collect();
+    if text.chars().nth(longest).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
 fn write_owner(text: &mut String, owner: &ObjectRef) {
     let kind = match owner.kind {
         api::object::ObjectKind::Service => "Service ",

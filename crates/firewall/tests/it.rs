@@ -8,6 +8,8 @@
 
 #[path = "it/cases.rs"]
 mod cases;
+#[path = "it/corpus.rs"]
+mod corpus;
 #[path = "it/drift.rs"]
 mod drift;
 #[path = "it/flows.rs"]

@@ -1,9 +1,10 @@
 //! Which documents nft may be given.
 
 use super::Refusal;
+use crate::label::excerpt;
 use crate::nftables::layout::{FAMILY, TABLE};
 use crate::nftables::reading::{
-    Action, Element, element, hooked, is_chain, is_container, is_type_of, rule,
+    Element, element, hooked, is_chain, is_container, is_type_of, may_stand,
 };
 
 /// Where in a document a line stands.
@@ -22,7 +23,7 @@ pub(super) fn check(document: &str) -> Result<(), Refusal> {
         place = step(place, line).ok_or_else(|| Refusal::Line {
             program: "nft",
             number: index + 1,
-            line: line.chars().take(200).collect(),
+            line: excerpt(line, 200),
         })?;
     }
     match place {
@@ -62,11 +63,6 @@ fn step(place: Place, line: &str) -> Option<Place> {
             fits.then_some(Place::Chain(name))
         }
     }
-}
-
-/// Whether a rule may stand in a chain. Sources are rewritten in one place only.
-fn may_stand(chain: &str, text: &str) -> bool {
-    rule(text).is_some_and(|rule| rule.action != Action::Masquerade || chain == "nat-postrouting")
 }
 
 /// Whether a line that stands for itself is ours.

@@ -2,10 +2,11 @@
 
 use super::Refusal;
 use crate::epok;
-use crate::iptables::layout::{ACCEPT, FILTER, FORWARD, JUMPS, MASQUERADE, NAT};
+use crate::iptables::layout::{FILTER, JUMPS, NAT};
 use crate::iptables::listing::leads_to_ours;
-use crate::iptables::reading::{Target, is_chain, rule};
+use crate::iptables::reading::{is_chain, may_stand, rule};
 use crate::iptables::words;
+use crate::label::excerpt;
 
 pub(super) fn check(program: &'static str, document: &str) -> Result<(), Refusal> {
     let mut table: Option<&str> = None;
@@ -27,7 +28,7 @@ pub(super) fn check(program: &'static str, document: &str) -> Result<(), Refusal
             (None, _) => false,
         };
         if !fits {
-            let line = line.chars().take(200).collect();
+            let line = excerpt(line, 200);
             return Err(Refusal::Line { program, number: index + 1, line });
         }
     }
@@ -58,37 +59,16 @@ fn is_ours(table: &str, line: &str) -> bool {
             }
         }
         "-D" if is_chain(chain) => rule(text).is_some(),
+        "-D" if !is_plain(chain) || chain.contains('"') => false,
         "-D" => is_plain(text) && (leads_to_ours(text) || epok::is_marked(text)),
         _ => false,
-    }
-}
-
-/// Whether a rule may stand in a chain. Accepting and masquerading have their own chains, so that
-/// no rule of ours opens a host for anything but what it forwards.
-fn may_stand(table: &str, chain: &str, text: &str) -> bool {
-    let Some(rule) = rule(text) else { return false };
-    match rule.target {
-        Some(Target::Accept) => {
-            let ours = match chain {
-                FORWARD => rule.established,
-                ACCEPT => rule.original_ports.is_some(),
-                _ => false,
-            };
-            table == FILTER && ours
-        }
-        Some(Target::Masquerade) => {
-            table == NAT && chain == MASQUERADE && rule.original_ports.is_some()
-        }
-        Some(Target::Translate(_)) => table == NAT,
-        Some(Target::Jump(_) | Target::Goto(_)) => true,
-        None => false,
     }
 }
 
 /// Whether every option of a rule of others is one that only describes packets. `--modprobe`, for
 /// one, would start a program.
 pub(crate) fn is_plain(text: &str) -> bool {
-    const OPTIONS: [&str; 29] = [
+    const OPTIONS: [&str; 40] = [
         "-i",
         "-o",
         "-s",
@@ -118,12 +98,21 @@ pub(crate) fn is_plain(text: &str) -> bool {
         "--persistent",
         "--tcp-flags",
         "--syn",
+        "--ports",
+        "--sports",
+        "--limit",
+        "--limit-burst",
+        "--match-set",
+        "--mac-source",
+        "--src-range",
+        "--dst-range",
+        "--uid-owner",
+        "--gid-owner",
+        "--icmp-type",
     ];
-    let Some(words) = words::split(text) else { return false };
-    let mut comment = false;
-    words.iter().all(|word| {
-        let fits = comment || !word.starts_with('-') || OPTIONS.contains(&word.as_str());
-        comment = word == "--comment" && !comment;
-        fits
+    // No word is excused for standing where a value stands: `-i --comment --modprobe=x` gives
+    // `-i` its value, and not `--comment`.
+    words::split(text).is_some_and(|words| {
+        words.iter().all(|it| !it.starts_with('-') || OPTIONS.contains(&it.as_str()))
     })
 }

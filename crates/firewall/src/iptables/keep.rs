@@ -54,6 +54,8 @@ pub(crate) fn with_kept(
     keep: &BTreeSet<ObjectRef>,
 ) -> Families {
     let owners: BTreeSet<String> = keep.iter().map(owner_comment).collect();
+    // What somebody else put into our chains is not kept.
+    let observed = observed.writable();
     let family = |new: &Family, old: &Family| kept(new, old, &owners);
     Families {
         ipv4: family(&desired.ipv4, &observed.ipv4),

@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use super::layout::{FILTER, NAT, PREFIX};
+use super::layout::{FILTER, NAT};
+use super::reading::is_chain;
 use super::tables::{Chains, Family, Name};
 
 /// Reads a listing of all tables of one family.
@@ -58,13 +59,13 @@ pub(crate) fn parse(text: &str) -> Result<Family, String> {
 fn read_line(part: &mut Chains, line: &str) {
     if let Some(declared) = line.strip_prefix(':') {
         let name = declared.split(' ').next().unwrap_or_default();
-        if name.starts_with(PREFIX) {
+        if is_chain(name) {
             part.chains.entry(Name::from(name)).or_default();
         }
         return;
     }
     let Some((chain, rule)) = added(line) else { return };
-    if chain.starts_with(PREFIX) {
+    if is_chain(chain) {
         part.chains.entry(Arc::from(chain)).or_default().push(rule.to_owned());
     } else if leads_to_ours(rule) {
         part.jumps.push(format!("{chain} {rule}"));
@@ -85,8 +86,6 @@ pub(crate) fn added(line: &str) -> Option<(&str, &str)> {
 pub(crate) fn leads_to_ours(rule: &str) -> bool {
     super::words::split(rule).is_some_and(|words| {
         let mut pairs = words.iter().zip(words.iter().skip(1));
-        pairs.any(|(option, value)| {
-            matches!(option.as_str(), "-j" | "-g") && value.starts_with(PREFIX)
-        })
+        pairs.any(|(option, value)| matches!(option.as_str(), "-j" | "-g") && is_chain(value))
     })
 }

@@ -15,6 +15,7 @@ use super::layout::{FILTER, JUMPS, NAT, UNORDERED, lookup};
 use super::reading;
 use super::render::PortKey;
 use super::tables::{Chains, Families, Family, Name};
+use crate::label::excerpt;
 use crate::nftables::layout::EXPOSURES;
 
 /// What has to be done in both families.
@@ -48,7 +49,9 @@ pub(crate) fn plan(desired: &Families, observed: &Families) -> FamiliesPlan {
     for ((v6, new), (_, old)) in desired.each().into_iter().zip(observed.each()) {
         if new != old {
             plan.documents[usize::from(v6)] = document(new, old);
-            plan.steps.extend(describe(new, old, v6));
+            let steps = describe(new, old, v6);
+            // They repeat what the host listed.
+            plan.steps.extend(steps.iter().map(|it| excerpt(it, usize::MAX)));
         }
     }
     plan

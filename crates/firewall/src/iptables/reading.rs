@@ -7,7 +7,7 @@ use api::interface::InterfaceName;
 use api::port::Protocol;
 use ipnet::IpNet;
 
-use super::layout::PREFIX;
+use super::layout::{ACCEPT, FILTER, FORWARD, MASQUERADE, NAT, PREFIX};
 use super::words;
 
 /// A rule.
@@ -93,9 +93,32 @@ pub(crate) fn rule(text: &str) -> Option<Rule> {
 
 /// Whether `name` can be a chain of ours.
 pub(crate) fn is_chain(name: &str) -> bool {
-    let inner = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '-';
+    // Chains that somebody named like ours are removed as well, so they must have a name here.
+    let inner = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     name.len() <= 28
         && name.strip_prefix(PREFIX).is_some_and(|it| !it.is_empty() && it.chars().all(inner))
+}
+
+/// Whether a rule may stand in a chain. Accepting and masquerading have their own chains, so that
+/// no rule of ours opens a host for anything but what it forwards.
+pub(crate) fn may_stand(table: &str, chain: &str, text: &str) -> bool {
+    let Some(rule) = rule(text) else { return false };
+    match rule.target {
+        Some(Target::Accept) => {
+            let ours = match chain {
+                FORWARD => rule.established,
+                ACCEPT => rule.original_ports.is_some(),
+                _ => false,
+            };
+            table == FILTER && ours
+        }
+        Some(Target::Masquerade) => {
+            table == NAT && chain == MASQUERADE && rule.original_ports.is_some()
+        }
+        Some(Target::Translate(_)) => table == NAT,
+        Some(Target::Jump(_) | Target::Goto(_)) => true,
+        None => false,
+    }
 }
 
 fn target<'a>(

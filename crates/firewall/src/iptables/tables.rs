@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use super::reading::may_stand;
+
 /// The name of a chain.
 pub(crate) type Name = Arc<str>;
 
@@ -45,6 +47,11 @@ impl Families {
         self.ipv4.tables.is_empty() && self.ipv6.tables.is_empty()
     }
 
+    /// What of it we can write: without rules in our chains that are not ours.
+    pub(crate) fn writable(&self) -> Self {
+        Self { ipv4: self.ipv4.writable(), ipv6: self.ipv6.writable() }
+    }
+
     /// Both families, and whether it is IPv6.
     pub(crate) fn each(&self) -> [(bool, &Family); 2] {
         [(false, &self.ipv4), (true, &self.ipv6)]
@@ -52,6 +59,16 @@ impl Families {
 }
 
 impl Family {
+    fn writable(&self) -> Self {
+        let mut family = self.clone();
+        for (table, part) in &mut family.tables {
+            for (name, rules) in &mut part.chains {
+                rules.retain(|it| may_stand(table, name, it));
+            }
+        }
+        family
+    }
+
     /// The rules of one of our chains.
     pub(crate) fn rules(&self, table: &str, chain: &str) -> &[String] {
         let rules = self.tables.get(table).and_then(|it| it.chains.get(chain));

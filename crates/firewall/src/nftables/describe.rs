@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use planner::desired::ForwardKey;
 
-use super::layout::EXPOSURES;
+use super::layout::{EXPOSURES, PREFIXES};
 use super::plan::differing;
 use super::table::{Chain, Element, Name, Table};
 
@@ -86,7 +86,7 @@ fn chains(new: &Table, old: &Table, covered: &BTreeSet<Name>) -> BTreeSet<String
 }
 
 fn is_ours(name: &str) -> bool {
-    ["nodes-", "pods-", "allow-"].iter().any(|it| name.starts_with(it))
+    PREFIXES.iter().any(|it| name.starts_with(it))
 }
 
 /// `nodes-all`, `pods-tcp-80 (Pod web/blog)`.

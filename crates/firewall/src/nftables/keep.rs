@@ -24,6 +24,8 @@ pub(crate) fn with_kept(
 ) -> Table {
     let owners: BTreeSet<String> = keep.iter().map(owner_comment).collect();
     let mut table = desired.clone();
+    // What somebody else put into our table is not kept.
+    let observed = &observed.writable();
     for exposure in EXPOSURES {
         for (key, element) in observed.of(exposure) {
             let owned = element.comment.as_deref().is_some_and(|it| owners.contains(it));
@@ -31,7 +33,7 @@ pub(crate) fn with_kept(
             if is_claimed(desired, *key, exposure) {
                 continue;
             }
-            if !keep_chain(&mut table, observed, chain, node_sets) {
+            if !keep_chain(&mut table, observed, chain, node_sets, true) {
                 continue;
             }
             table.forwards.entry(exposure).or_default().insert(*key, element.clone());
@@ -52,12 +54,13 @@ fn is_claimed(desired: &Table, key: PortKey, exposure: Exposure) -> bool {
     EXPOSURES.iter().filter(|it| meets(it)).any(|it| desired.of(*it).contains_key(&key))
 }
 
-/// Keeps a chain and those that it leads to; false when one of them is not there.
+/// Keeps a chain and those that it leads to; false when one of them is not there, or leads on.
 fn keep_chain(
     table: &mut Table,
     observed: &Table,
     name: &Name,
     node_sets: &BTreeMap<String, BTreeSet<IpAddr>>,
+    may_lead_on: bool,
 ) -> bool {
     if table.chains.contains_key(name) {
         return true;
@@ -67,8 +70,8 @@ fn keep_chain(
     };
     let leads_to = old.rules.iter().filter_map(|it| it.rsplit_once("goto ").map(|(_, to)| to));
     for next in leads_to.map(Name::from).collect::<BTreeSet<_>>() {
-        // Chains of ours lead one step further at most, and never back.
-        if next.starts_with("allow-") || !keep_chain(table, observed, &next, node_sets) {
+        // Chains of ours lead one step further at most, and never back. A listing can say anything.
+        if !may_lead_on || !keep_chain(table, observed, &next, node_sets, false) {
             return false;
         }
     }

@@ -63,6 +63,10 @@ pub(crate) const FROM_EXTERNAL: &str = "from-external";
 /// Looks up what came in through another interface, or from the host itself.
 pub(crate) const FROM_INTERNAL: &str = "from-internal";
 
+/// What the names of all other chains begin with: those of node sets, of pods, and those that ask
+/// where a connection comes from.
+pub(crate) const PREFIXES: [&str; 3] = ["nodes-", "pods-", "allow-"];
+
 /// Interface -> which lookups.
 pub(crate) const INTERFACES: &str = "interfaces";
 /// The addresses that count as the host.

@@ -17,7 +17,12 @@ use super::layout::{
     CONTAINERS, Container, DESTINATIONS, EXPOSURES, FAMILY, FORWARDED, INTERFACES, TABLE, TARGETS,
     ports, verdicts,
 };
+use super::reading::{is_chain, is_comment, is_interface};
 use super::table::{Chain, Element, Name, PortKey, Table, hook};
+use crate::label::excerpt;
+
+/// How much is told of a thing that is not ours, in characters.
+const FOREIGN: usize = 80;
 
 /// Reads a listing of our table.
 ///
@@ -40,12 +45,17 @@ pub(crate) fn parse(text: &str) -> Result<Table, NotAListing> {
                     return Err(NotAListing::Shape);
                 }
                 found = true;
+                // A dormant table does nothing, and nft 1.0.6 does not even print that in one piece.
+                if body.get("flags").is_some() {
+                    reading.foreign("flags of the table".to_owned());
+                }
             }
             "chain" => reading.chain(body),
             "rule" => reading.rule(body),
             "set" | "map" => reading.container(kind, body),
             other => {
-                reading.table.foreign.insert(format!("{other} {}", text_of(body, "name")));
+                let name = text_of(body, "name");
+                reading.foreign(format!("{other} {name}"));
             }
         }
     }
@@ -84,11 +94,15 @@ impl Reading {
         name
     }
 
+    /// Notes what is not ours, on one line: it is told to people.
     fn foreign(&mut self, what: String) {
-        self.table.foreign.insert(what);
+        self.table.foreign.insert(excerpt(&what, FOREIGN));
     }
 
     fn chain(&mut self, body: &Value) {
+        if !is_chain(text_of(body, "name")) {
+            return self.foreign(format!("chain {}", text_of(body, "name")));
+        }
         let name = self.name(text_of(body, "name"));
         let mut chain = Chain::default();
         if let Some(at) = body.get("hook").and_then(Value::as_str) {
@@ -109,6 +123,10 @@ impl Reading {
     }
 
     fn rule(&mut self, body: &Value) {
+        // The rules of chains that are not ours go with their chains.
+        if !is_chain(text_of(body, "chain")) {
+            return;
+        }
         let chain = self.name(text_of(body, "chain"));
         let rule = expression::rule(body);
         self.table.chains.entry(chain).or_default().rules.push(rule);
@@ -132,8 +150,9 @@ impl Reading {
     fn element(&mut self, container: &str, element: &Value) -> Option<()> {
         if container == INTERFACES {
             let (key, value) = pair(element)?;
+            let key = key.as_str().filter(|it| is_interface(it))?;
             let chain = self.name(goto(value)?);
-            self.table.interfaces.insert(key.as_str()?.to_owned(), chain);
+            self.table.interfaces.insert(key.to_owned(), chain);
             return Some(());
         }
         if container == FORWARDED {
@@ -175,7 +194,7 @@ impl Reading {
         let key = port_key(key)?;
         let chain = self.name(goto(value)?);
         let comment = match comment {
-            Some(comment) => Some(self.name(comment.as_str()?)),
+            Some(comment) => Some(self.name(comment.as_str().filter(|it| is_comment(it))?)),
             None => None,
         };
         let element = self.at(exposure, key);
@@ -228,7 +247,7 @@ fn pair(element: &Value) -> Option<(&Value, &Value)> {
 }
 
 fn goto(value: &Value) -> Option<&str> {
-    value.get("goto")?.get("target")?.as_str()
+    value.get("goto")?.get("target")?.as_str().filter(|it| is_chain(it))
 }
 
 fn port_key(value: &Value) -> Option<PortKey> {

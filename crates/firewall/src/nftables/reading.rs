@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use api::port::{Port, Protocol};
 
-use super::layout::{CONTAINERS, HOOKS};
+use super::layout::{CONTAINERS, FROM_EXTERNAL, FROM_INTERNAL, HOOKS, POSTROUTING, PREFIXES};
 use super::table::{hook_line, type_line};
 use crate::span::Span;
 
@@ -68,6 +68,12 @@ pub(crate) fn rule(text: &str) -> Option<Rule> {
         }
         matches.push(condition(&mut words)?);
     }
+}
+
+/// Whether a rule may stand in a chain. Sources are rewritten in one place only.
+pub(crate) fn may_stand(chain: &str, text: &str) -> bool {
+    let rewrites = |rule: &Rule| rule.action == Action::Masquerade;
+    rule(text).is_some_and(|it| !rewrites(&it) || chain == POSTROUTING.chain)
 }
 
 fn condition(words: &mut Words<'_>) -> Option<Match> {
@@ -218,7 +224,7 @@ pub(crate) fn element(text: &str) -> Option<Element> {
     let key = match key.split_once(" comment \"") {
         Some((key, comment)) => {
             let comment = comment.strip_suffix('"')?;
-            comment.chars().all(is_in_comment).then_some(())?;
+            is_comment(comment).then_some(())?;
             key
         }
         None => key,
@@ -247,18 +253,25 @@ pub(crate) fn hooked(line: &str) -> Option<&'static str> {
     HOOKS.iter().find(|it| hook_line(it) == line).map(|it| it.chain)
 }
 
-/// Whether `name` can be a chain of ours: a letter and then nothing that nft reads as syntax.
+/// Whether `name` can be a chain of ours, with nothing in it that nft reads as syntax. The kernel
+/// takes any name, also one that is a word of nft's language.
 pub(crate) fn is_chain(name: &str) -> bool {
     let inner = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
-    name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.chars().all(inner)
+    let known = name == FROM_EXTERNAL
+        || name == FROM_INTERNAL
+        || HOOKS.iter().any(|it| it.chain == name)
+        || PREFIXES.iter().any(|it| name.starts_with(it));
+    known && name.chars().all(inner)
 }
 
-fn is_interface(name: &str) -> bool {
+/// Whether `name` can be an interface that a map of ours names.
+pub(crate) fn is_interface(name: &str) -> bool {
     name == "lo" || name.parse::<api::interface::InterfaceName>().is_ok()
 }
 
-fn is_in_comment(c: char) -> bool {
-    c.is_ascii_alphanumeric() || " -./_".contains(c)
+/// Whether an element of ours can have this comment.
+pub(crate) fn is_comment(text: &str) -> bool {
+    text.chars().all(|c| c.is_ascii_alphanumeric() || " -./_".contains(c))
 }
 
 fn protocol(name: &str) -> Option<Protocol> {

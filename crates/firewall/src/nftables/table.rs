@@ -16,6 +16,8 @@ use super::layout::{
     TABLE, TARGETS, ports, verdicts,
 };
 
+use super::reading::{Action, may_stand, rule};
+
 /// The name of a chain.
 pub(crate) type Name = Arc<str>;
 
@@ -70,6 +72,26 @@ impl Element {
 }
 
 impl Table {
+    /// What of it we can write: without what is not ours, and without what led there.
+    pub(crate) fn writable(&self) -> Self {
+        let mut table = Self { foreign: BTreeSet::new(), ..self.clone() };
+        table.chains.retain(|name, it| it.hook.is_some() || hook(name).is_none());
+        let names: BTreeSet<Name> = table.chains.keys().cloned().collect();
+        for (name, chain) in &mut table.chains {
+            chain.rules.retain(|it| {
+                may_stand(name, it) && leads_to(it).is_none_or(|it| names.contains(it.as_str()))
+            });
+        }
+        table.interfaces.retain(|_, chain| names.contains(chain));
+        for element in table.forwards.values_mut().flat_map(BTreeMap::values_mut) {
+            if !element.chain.as_ref().is_some_and(|it| names.contains(it)) {
+                element.chain = None;
+                element.comment = None;
+            }
+        }
+        table
+    }
+
     /// The elements of one exposure.
     pub(crate) fn of(&self, exposure: Exposure) -> &BTreeMap<PortKey, Element> {
         static NONE: BTreeMap<PortKey, Element> = BTreeMap::new();
@@ -140,6 +162,17 @@ impl fmt::Display for Table {
             writeln!(f, "\t}}")?;
         }
         writeln!(f, "}}")
+    }
+}
+
+/// The chain that a rule goes to.
+fn leads_to(text: &str) -> Option<String> {
+    match rule(text)?.action {
+        Action::Goto(chain) => Some(chain),
+        Action::ByInterface { .. }
+        | Action::ByPort { .. }
+        | Action::Translate { .. }
+        | Action::Masquerade => None,
     }
 }
 
