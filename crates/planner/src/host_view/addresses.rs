@@ -14,7 +14,7 @@ pub enum AddressListingError {
     #[error("the list of addresses is not the JSON of `ip -j addr show`")]
     Shape(#[source] serde_json::Error),
     /// An address in it makes no sense.
-    #[error("interface {interface} has `{address}/{length}`, which is not an address")]
+    #[error("interface {interface} has `{}/{length}`, which is not an address", excerpt(address))]
     Address {
         /// The interface it was found on.
         interface: String,
@@ -51,6 +51,11 @@ struct Entry {
     deprecated: bool,
     #[serde(default)]
     temporary: bool,
+}
+
+/// What a host printed, as a message may repeat it: short and on one line.
+fn excerpt(text: &str) -> String {
+    text.chars().take(64).flat_map(char::escape_debug).collect()
 }
 
 type Addresses = (BTreeMap<InterfaceName, Vec<IpNet>>, BTreeSet<IpAddr>);

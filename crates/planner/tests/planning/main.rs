@@ -1,6 +1,7 @@
 //! Planning from the outside: objects and facts in, plan and findings out, as text.
 
 mod conflicts;
+mod corpus;
 mod hosts;
 mod manifests;
 mod nodes;
