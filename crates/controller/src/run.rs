@@ -1,5 +1,6 @@
 //! Wires source, engine, pages, leader election and reporter together.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -94,7 +95,7 @@ pub async fn run(
     let (snapshot, snapshots) = watch::channel(Arc::new(Snapshot::default()));
     if let Some(address) = settings.listen {
         let failed = |source| RunError::Listen { address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let listener = bind(address).await.map_err(failed)?;
         let pages = Pages { snapshot: snapshots, metrics: Arc::clone(&metrics) };
         tokio::spawn(http::serve(listener, pages));
     }
@@ -112,6 +113,21 @@ pub async fn run(
     Engine::new(start).run(source, shutdown).await;
     leadership.release(LAST_WORDS).await;
     Ok(())
+}
+
+/// Binds, with a little patience: what a predecessor that was just killed had begun to start may
+/// still hold its socket for a moment.
+async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let mut patience = 20;
+    loop {
+        match TcpListener::bind(address).await {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && patience > 0 => {
+                patience -= 1;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            bound => return bound,
+        }
+    }
 }
 
 struct Opened {
