@@ -80,6 +80,7 @@ pub(super) struct Endpoint {
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct EndpointConditions {
     pub(super) ready: Option<bool>,
+    pub(super) terminating: Option<bool>,
 }
 
 #[derive(Deserialize)]

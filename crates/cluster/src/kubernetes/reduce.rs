@@ -1,14 +1,14 @@
 //! What is kept of each object: what planning reads, and nothing else.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use api::annotation::key;
-use api::host::Host;
+use api::host::{Host, HostStatus};
 use api::object::{ObjectKind, ObjectRef};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use kube::core::DeserializeGuard;
 use planner::cluster_view::Object;
 use serde::de::DeserializeOwned;
@@ -127,18 +127,23 @@ impl Followed for lean::EndpointSlice {
         if let Some(labels) = &mut self.metadata.labels {
             labels.retain(|label, _| label == "kubernetes.io/service-name");
         }
-        // Which nodes have a ready endpoint: one endpoint a node says it. An absent condition
-        // means ready: EndpointConditions, discovery.k8s.io/v1.
-        let ready = self
-            .endpoints
-            .into_iter()
-            .flatten()
-            .filter(|it| it.conditions.as_ref().and_then(|it| it.ready).unwrap_or(true));
-        let nodes: BTreeSet<String> = ready.filter_map(|it| it.node_name).collect();
-        let endpoints = nodes.into_iter().map(|it| discovery::Endpoint {
-            node_name: Some(it),
+        // Which nodes have an endpoint: one a node says it, a ready one if there is any. Those
+        // that are not ready count while their nodes are out of sight, unless they terminate.
+        // An absent condition means ready, and not terminating: EndpointConditions,
+        // discovery.k8s.io/v1.
+        let mut nodes: BTreeMap<String, bool> = BTreeMap::new();
+        for endpoint in self.endpoints.into_iter().flatten() {
+            let Some(node) = endpoint.node_name else { continue };
+            let conditions = endpoint.conditions.as_ref();
+            let ready = conditions.and_then(|it| it.ready).unwrap_or(true);
+            if ready || !conditions.and_then(|it| it.terminating).unwrap_or(false) {
+                *nodes.entry(node).or_default() |= ready;
+            }
+        }
+        let endpoints = nodes.into_iter().map(|(node, ready)| discovery::Endpoint {
+            node_name: Some(node),
             conditions: Some(discovery::EndpointConditions {
-                ready: Some(true),
+                ready: Some(ready),
                 ..Default::default()
             }),
             ..Default::default()
@@ -163,7 +168,7 @@ impl Followed for DeserializeGuard<Host> {
         match self.0 {
             Ok(mut host) => {
                 reduce_metadata(&mut host.metadata);
-                host.status = None;
+                host.status = host.status.as_ref().map(reduce_status);
                 Reduced::Relevant(Box::new(Object::Host(Box::new(host))))
             }
             Err(invalid) => {
@@ -178,6 +183,21 @@ impl Followed for DeserializeGuard<Host> {
             Err(invalid) => seen.object(self.reference(), &invalid.metadata),
         }
     }
+}
+
+/// Where another controller's host forwards, and whether it does.
+fn reduce_status(status: &HostStatus) -> HostStatus {
+    let applied = |it: &&Condition| it.type_ == api::host::Condition::Applied.name();
+    let applied = status.conditions.iter().find(applied).map(|it| Condition {
+        type_: it.type_.clone(),
+        status: it.status.clone(),
+        reason: String::new(),
+        message: String::new(),
+        observed_generation: None,
+        last_transition_time: it.last_transition_time.clone(),
+    });
+    let addresses = status.addresses.clone();
+    HostStatus { conditions: applied.into_iter().collect(), addresses, ..HostStatus::default() }
 }
 
 fn ready(condition: lean::Condition) -> Option<core::PodCondition> {
@@ -216,5 +236,71 @@ fn reduce_metadata(metadata: &mut ObjectMeta) {
     metadata.resource_version = None;
     if let Some(annotations) = &mut metadata.annotations {
         annotations.retain(|key, _| is_ours(key));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn a_slice_keeps_one_endpoint_a_node_that_does_not_terminate() {
+        check::<lean::EndpointSlice>(
+            json!({ "metadata": { "name": "a", "namespace": "web" }, "endpoints": [
+                { "addresses": ["10.1.0.1"], "nodeName": "n1" },
+                { "nodeName": "n1", "conditions": { "ready": false } },
+                { "nodeName": "n2", "conditions": { "ready": false, "serving": false } },
+                { "nodeName": "n2", "conditions": { "ready": true } },
+                { "nodeName": "n3", "conditions": { "ready": false } },
+                { "nodeName": "n4", "conditions": { "ready": false, "terminating": true } },
+                { "conditions": { "ready": true } },
+            ]}),
+            "/endpoints",
+            &expect![[
+                r#"[{"addresses":[],"conditions":{"ready":true},"nodeName":"n1"},{"addresses":[],"conditions":{"ready":true},"nodeName":"n2"},{"addresses":[],"conditions":{"ready":false},"nodeName":"n3"}]"#
+            ]],
+        );
+    }
+
+    #[test]
+    fn a_host_keeps_of_its_status_where_it_forwards_and_whether_it_does() {
+        let condition = |name: &str| {
+            json!({
+                "type": name, "status": "True", "reason": "UpToDate", "message": "12 host ports",
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            })
+        };
+        check::<DeserializeGuard<Host>>(
+            json!({
+                "apiVersion": "portcullis.dev/v1alpha1", "kind": "Host",
+                "metadata": { "name": "edge" }, "spec": { "interfaces": ["eth0"] },
+                "status": {
+                    "conditions": [condition("Reachable"), condition("Applied")],
+                    "forwards": 12, "addresses": ["198.51.100.1"], "nodes": 3,
+                },
+            }),
+            "/status",
+            &expect![[
+                r#"{"addresses":["198.51.100.1"],"conditions":[{"lastTransitionTime":"2026-01-01T00:00:00Z","message":"","reason":"","status":"True","type":"Applied"}],"nodeTargets":[]}"#
+            ]],
+        );
+    }
+
+    #[track_caller]
+    fn check<T: Followed>(object: Value, part: &str, expected: &Expect) {
+        let object: T = serde_json::from_value(object).expect("an object of this kind");
+        let Reduced::Relevant(object) = object.reduce() else { panic!("it concerns us") };
+        let left = match *object {
+            Object::EndpointSlice(it) => serde_json::to_value(it),
+            Object::Host(it) => serde_json::to_value(it),
+            Object::Service(it) => serde_json::to_value(it),
+            Object::Pod(it) => serde_json::to_value(it),
+            Object::Node(it) => serde_json::to_value(it),
+        };
+        let left = left.expect("it can be written");
+        expected.assert_eq(&left.pointer(part).unwrap_or(&Value::Null).to_string());
     }
 }
