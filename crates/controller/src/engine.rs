@@ -24,8 +24,9 @@ use crate::reach::Keys;
 use crate::report::report;
 use crate::status::{Snapshot, SourceState};
 
-/// The least time between two plans while changes keep coming.
-const PLAN_INTERVAL: Duration = Duration::from_millis(50);
+/// The least time between two plans while changes keep coming. Short, because a plan costs
+/// microseconds and a host task that is busy takes up only the latest wish.
+const PLAN_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The least time between two accounts of what happened.
 const TELL_INTERVAL: Duration = Duration::from_millis(250);

@@ -5,7 +5,7 @@
 //! cluster in `cluster`. What remains here is *when*: when to plan, when to look again, when to try again.
 //!
 //! Promises: nothing is changed before every kind of object was listed completely; a change is
-//! planned at once after a quiet time and never waits longer than 50 ms; a failed pass is tried
+//! planned at once after a quiet time and never waits longer than 5 ms; a failed pass is tried
 //! again for ever; a host that does not answer delays no other; when the program ends, rules stay.
 
 mod backoff;
