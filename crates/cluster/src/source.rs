@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use api::object::{ObjectKind, ObjectRef};
 use jiff::Timestamp;
@@ -184,12 +184,22 @@ pub enum Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File { path, line: 0, .. } => write!(f, "{}", path.display()),
-            Self::File { path, line, column } => write!(f, "{}:{line}:{column}", path.display()),
+            Self::File { path, line: 0, .. } => f.write_str(&shown(path)),
+            Self::File { path, line, column } => write!(f, "{}:{line}:{column}", shown(path)),
             Self::Kind(kind) => write!(f, "{kind}s"),
             Self::Object(object) => object.fmt(f),
         }
     }
+}
+
+/// A path on one line, whatever its bytes.
+fn shown(path: &Path) -> String {
+    let path = path.display().to_string();
+    let plain = |it: char| match it {
+        '"' | '\'' | '\\' => it.to_string(),
+        _ => it.escape_debug().to_string(),
+    };
+    path.chars().map(plain).collect()
 }
 
 /// What cannot be read because of a problem.

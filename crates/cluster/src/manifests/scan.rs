@@ -1,6 +1,6 @@
 //! What is on the disk, and what of it changed since the last look.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::ReadError;
 
-/// How many folders may lie within each other: ends a circle of symbolic links.
+/// How many folders may lie within each other.
 const DEPTH: usize = 16;
 
 /// More is no manifest.
@@ -41,11 +41,11 @@ impl Scanner {
     ///
     /// Fails when a directory cannot be listed. What was found before is still as good as ever.
     pub(super) fn scan(&mut self, directory: &Path) -> io::Result<Found> {
-        let mut found = Found::new();
-        let mut stamps = BTreeMap::new();
-        self.folder(directory, Path::new(""), DEPTH, &mut found, &mut stamps)?;
-        self.stamps = stamps;
-        Ok(found)
+        let mut look = Look::default();
+        look.seen.insert(identity(&fs::metadata(directory)?));
+        self.folder(directory, Path::new(""), DEPTH, &mut look)?;
+        self.stamps = look.stamps;
+        Ok(look.found)
     }
 
     fn folder(
@@ -53,29 +53,32 @@ impl Scanner {
         directory: &Path,
         below: &Path,
         depth: usize,
-        found: &mut Found,
-        stamps: &mut BTreeMap<PathBuf, Stamp>,
+        look: &mut Look,
     ) -> io::Result<()> {
-        for entry in fs::read_dir(directory.join(below))? {
-            let name = entry?.file_name();
+        let entries = fs::read_dir(directory.join(below))?;
+        let names = entries.map(|it| it.map(|it| it.file_name()));
+        // In order, so that of two ways to one folder the same one counts on every look.
+        for name in names.collect::<io::Result<BTreeSet<_>>>()? {
             if name.as_encoded_bytes().starts_with(b".") {
                 continue;
             }
             let path = below.join(name);
             let content = match fs::metadata(directory.join(&path)) {
                 Ok(it) if it.is_dir() && depth > 0 => {
-                    self.folder(directory, &path, depth - 1, found, stamps)?;
+                    if look.seen.insert(identity(&it)) {
+                        self.folder(directory, &path, depth - 1, look)?;
+                    }
                     continue;
                 }
                 Ok(it) if it.is_file() && is_manifest(&path) => {
                     let stamp = Stamp::of(&it);
                     if self.stamps.get(&path) == Some(&stamp) {
-                        stamps.insert(path.clone(), stamp);
+                        look.stamps.insert(path.clone(), stamp);
                         Content::Unchanged
                     } else {
                         match read(&directory.join(&path), &it) {
                             Ok(text) => {
-                                stamps.insert(path.clone(), stamp);
+                                look.stamps.insert(path.clone(), stamp);
                                 Content::Text(text)
                             }
                             Err(error) => Content::Failed(error),
@@ -93,10 +96,24 @@ impl Scanner {
             {
                 continue;
             }
-            found.insert(path, content);
+            look.found.insert(path, content);
         }
         Ok(())
     }
+}
+
+/// What one look has found so far.
+#[derive(Default)]
+struct Look {
+    found: Found,
+    stamps: BTreeMap<PathBuf, Stamp>,
+    /// The folders that were entered: a few symbolic links that lead back would otherwise make
+    /// more ways to a file than anyone can walk.
+    seen: BTreeSet<(u64, u64)>,
+}
+
+fn identity(folder: &Metadata) -> (u64, u64) {
+    (folder.dev(), folder.ino())
 }
 
 /// Reads a file, whatever its name, or everything in a directory.

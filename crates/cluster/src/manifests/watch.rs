@@ -202,7 +202,7 @@ fn start(
     sender: &Arc<mpsc::UnboundedSender<Event>>,
 ) -> notify::Result<RecommendedWatcher> {
     let sender = Arc::clone(sender);
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+    let tell = move |event: notify::Result<notify::Event>| {
         // An error of the watcher is itself a reason to look.
         let Ok(event) = event else {
             let _ = sender.send((PathBuf::new(), Happened::Other));
@@ -214,8 +214,13 @@ fn start(
                 let _ = sender.send((path, what));
             }
         }
-    })?;
-    watcher.watch(directory, RecursiveMode::Recursive)?;
+    };
+    // Links to folders would be walked once for every way to them. What changes behind them is
+    // found by the next look. The directory itself may be a link.
+    let config = notify::Config::default().with_follow_symlinks(false);
+    let mut watcher = RecommendedWatcher::new(tell, config)?;
+    let directory = std::fs::canonicalize(directory)?;
+    watcher.watch(&directory, RecursiveMode::Recursive)?;
     Ok(watcher)
 }
 

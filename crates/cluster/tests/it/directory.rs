@@ -47,6 +47,56 @@ async fn files_come_change_move_and_go() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn links_that_lead_back_cost_nothing() -> Result<()> {
+    let directory = TempDir::new()?;
+    let at = |it: &str| directory.path().join(it);
+    fs::write(at("a.yaml"), node("n1", "10.0.0.1"))?;
+    for link in ["one", "two", "three", "four"] {
+        symlink(".", at(link))?;
+    }
+    // Two ways into every folder: 2^16 ways to the last.
+    for depth in 0..16 {
+        fs::create_dir(at(&format!("d{depth}")))?;
+        for link in ["left", "right"] {
+            symlink(format!("../d{}", depth + 1), at(&format!("d{depth}/{link}")))?;
+        }
+    }
+    fs::create_dir(at("d16"))?;
+    fs::write(at("d16/b.yaml"), node("n2", "10.0.0.2"))?;
+
+    let (changes, problems) = read(&[directory.path().to_owned()])?;
+    let nodes = changes.iter().find_map(|it| match it {
+        Change::Reset(ObjectKind::Node, nodes) => Some(nodes.len()),
+        Change::Reset(..) | Change::Applied(_) | Change::Deleted(_) => None,
+    });
+    assert_eq!((nodes, problems.len()), (Some(2), 0), "{problems:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_directory_itself_may_be_a_link() -> Result<()> {
+    let directory = TempDir::new()?;
+    let at = |it: &str| directory.path().join(it);
+    fs::create_dir(at("real"))?;
+    symlink("real", at("link"))?;
+    let mut follower = start(&at("link"));
+    follower.until("followed", |it| it.health().is_current()).await?;
+    fs::write(at("real/a.yaml"), node("n1", "10.0.0.1"))?;
+    follower.until("n1 is there", |it| address(it, "n1") == "10.0.0.1").await
+}
+
+#[test]
+fn a_hostile_name_of_a_file_stays_on_one_line() -> Result<()> {
+    let directory = TempDir::new()?;
+    fs::write(directory.path().join("a\u{1b}[2J\nerror: \u{202e}b.yaml"), "x: [")?;
+    let (_, problems) = read(&[directory.path().to_owned()])?;
+    let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    assert_eq!(told.len(), 1);
+    assert!(told[0].contains(r"a\u{1b}[2J\nerror: \u{202e}b.yaml:1:"), "{told:?}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_file_is_not_read_before_its_writer_has_finished() -> Result<()> {
     use std::io::Write as _;
