@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use api::object::ObjectRef;
 use command::{Command, Output, Program};
-use planner::desired::{Forwarding, Options};
+use planner::desired::{Forwarding, IpFamily, NodeSetName, Options};
 
 use crate::iptables::keep::follow;
 use crate::iptables::plan::FamiliesPlan;
@@ -151,10 +151,11 @@ impl Backend {
             Self::Nftables => Ruleset {
                 nftables: Some(render::render(forwarding)),
                 iptables: iptables::render::render_acceptance(forwarding),
-                node_sets: forwarding
-                    .node_sets
+                node_sets: IpFamily::ALL
+                    .map(NodeSetName::OfFamily)
                     .iter()
-                    .map(|(set, nodes)| (render::node_set_prefix(set), nodes.clone()))
+                    .chain(forwarding.node_sets.keys())
+                    .map(|it| (render::node_set_prefix(it), forwarding.nodes(it).collect()))
                     .collect(),
             },
             Self::Iptables => Ruleset {

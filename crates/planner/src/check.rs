@@ -5,7 +5,9 @@
 
 use std::fmt;
 
-use crate::desired::{Destinations, Exposure, ForwardKey, Forwarding, NodeSetName, Targets};
+use crate::desired::{
+    Destinations, Exposure, ForwardKey, Forwarding, IpFamily, NodeSetName, Targets,
+};
 
 /// A promise of [`Forwarding`] that does not hold.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -68,6 +70,16 @@ pub fn violations(forwarding: &Forwarding) -> Vec<Violation> {
     }
     let empty = node_sets.iter().filter(|(_, addresses)| addresses.is_empty());
     found.extend(empty.map(|(name, _)| Violation::EmptyNodeSet(name.clone())));
+    // Only these are empty without being found empty above.
+    let [v4, v6] = IpFamily::ALL.map(|it| {
+        let set = NodeSetName::OfFamily(it);
+        forwarding.nodes(&set).next().is_some()
+    });
+    let is_known = |set: &NodeSetName| match set {
+        NodeSetName::OfFamily(IpFamily::Ipv4) => v4,
+        NodeSetName::OfFamily(IpFamily::Ipv6) => v6,
+        NodeSetName::All | NodeSetName::WithEndpoints { .. } => node_sets.contains_key(set),
+    };
     for (&key, forward) in forwards {
         match key.exposure {
             Exposure::Everywhere => {}
@@ -82,7 +94,7 @@ pub fn violations(forwarding: &Forwarding) -> Vec<Violation> {
             }
         }
         match &forward.targets {
-            Targets::Nodes { set, port: _ } if !node_sets.contains_key(set) => {
+            Targets::Nodes { set, port: _ } if !is_known(set) => {
                 found.push(Violation::UnknownNodeSet(key));
             }
             Targets::Pods(pods) if pods.is_empty() => found.push(Violation::NoPods(key)),
@@ -106,6 +118,15 @@ mod tests {
     fn every_broken_promise_is_named() {
         check(|_| {}, &[]);
         check(|it| it.node_sets.clear(), &["80/tcp leads to a set of nodes that is missing"]);
+        let only = |family| {
+            move |it: &mut Forwarding| {
+                let set = NodeSetName::OfFamily(family);
+                let to = Targets::Nodes { set, port: port(30080) };
+                it.forwards.values_mut().for_each(|it| it.targets = to.clone());
+            }
+        };
+        check(only(IpFamily::Ipv4), &[]);
+        check(only(IpFamily::Ipv6), &["80/tcp leads to a set of nodes that is missing"]);
         check(
             |it| drop(it.node_sets.insert(NodeSetName::All, BTreeSet::new())),
             &["the set nodes is empty"],

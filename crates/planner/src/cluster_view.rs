@@ -28,7 +28,7 @@ use host::HostEntry;
 use node::{NodeChange, NodeEntry, Nodes};
 use owner::{Owner, reference};
 use ports::Ports;
-use wish::{Backends, Wish};
+use wish::Wish;
 
 /// An object of a kind that we read.
 #[derive(Clone, Debug)]
@@ -264,7 +264,8 @@ impl ClusterView {
         self.active_nodes().flat_map(|(_, addresses)| addresses).copied().collect()
     }
 
-    /// The addresses of the active nodes with ready endpoints of one Service.
+    /// The addresses of the active nodes with ready endpoints of one Service, of the families
+    /// that it has.
     ///
     /// Whoever loses sight of a node also marks its Pods, and with them the endpoints, as not
     /// ready. So while no node is ready, and no active node has a ready endpoint, every endpoint
@@ -275,8 +276,13 @@ impl ClusterView {
             let active = names.filter_map(|it| self.nodes.get_active(it));
             active.flat_map(|it| it.addresses.iter().copied()).collect::<BTreeSet<_>>()
         };
+        let service = ObjectRef::namespaced(ObjectKind::Service, namespace, service);
+        let family = self.wish(&service).and_then(|it| it.family);
         let ready = addresses(Readiness::Ready);
-        if ready.is_empty() && !self.any_ready() { addresses(Readiness::NotReady) } else { ready }
+        let no_more = !ready.is_empty() || self.any_ready();
+        let mut nodes = if no_more { ready } else { addresses(Readiness::NotReady) };
+        nodes.retain(|it| family.is_none_or(|family| family.has(*it)));
+        nodes
     }
 
     fn known(&self, kind: ObjectKind) -> Box<dyn Iterator<Item = ObjectRef> + '_> {
@@ -397,7 +403,7 @@ impl ClusterView {
             let Some(wish) = self.owners.get(&owner).and_then(|it| it.wish.as_ref()) else {
                 continue;
             };
-            if matches!(wish.backends, Backends::Nodes(crate::desired::NodeSetName::All)) {
+            if !wish.depends_on_endpoints() {
                 continue;
             }
             self.ports.touch(wish, version);

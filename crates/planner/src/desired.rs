@@ -18,8 +18,8 @@ use api::source_range::SourceRanges;
 ///
 /// The planner promises: for one protocol and port there is either a single forward for
 /// [`Exposure::Everywhere`], or at most one each for the two others; every node set that a forward
-/// names is in `node_sets`; no node set and no set of pods is empty; with no external interface
-/// every forward is for [`Exposure::Everywhere`].
+/// names has [`nodes`](Self::nodes); no node set and no set of pods is empty; with no external
+/// interface every forward is for [`Exposure::Everywhere`].
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Forwarding {
     /// Where traffic enters and which destinations count as the host.
@@ -27,9 +27,31 @@ pub struct Forwarding {
     /// Help that the host's own rules may need; all off by default.
     pub options: Options,
     /// Addresses of nodes, by name, so that a change of nodes changes one set and no forward.
+    /// [`NodeSetName::OfFamily`] is not among them, but is a part of [`NodeSetName::All`].
     pub node_sets: BTreeMap<NodeSetName, BTreeSet<IpAddr>>,
     /// Host ports and where they lead.
     pub forwards: BTreeMap<ForwardKey, Forward>,
+}
+
+impl Forwarding {
+    /// The addresses of a set of nodes; none when there is no such set.
+    pub fn nodes(&self, set: &NodeSetName) -> impl Iterator<Item = IpAddr> {
+        let (set, family) = match set {
+            NodeSetName::All | NodeSetName::WithEndpoints { .. } => (set, None),
+            NodeSetName::OfFamily(family) => (&NodeSetName::All, Some(*family)),
+        };
+        let nodes = self.node_sets.get(set).into_iter().flatten().copied();
+        nodes.filter(move |it| family.is_none_or(|family| family.has(*it)))
+    }
+
+    /// Whether a forward sends anything to targets of a family.
+    #[must_use]
+    pub fn reaches(&self, forward: &Forward, family: IpFamily) -> bool {
+        match &forward.targets {
+            Targets::Nodes { set, .. } => self.nodes(set).any(|it| family.has(it)),
+            Targets::Pods(pods) => pods.iter().any(|it| family.has(it.ip())),
+        }
+    }
 }
 
 /// Where traffic enters, and which destination addresses count as the host.
@@ -73,13 +95,43 @@ pub struct Options {
 pub enum NodeSetName {
     /// Every node that takes traffic.
     All,
-    /// The nodes with a ready endpoint of one Service (`externalTrafficPolicy: Local`).
+    /// The same nodes, at their addresses of one family alone: for Services that have no other
+    /// (`spec.ipFamilies`), behind whose node ports nothing answers in the other.
+    OfFamily(IpFamily),
+    /// The nodes with a ready endpoint of one Service (`externalTrafficPolicy: Local`), at their
+    /// addresses of the families that the Service has.
     WithEndpoints {
         /// The Service's namespace.
         namespace: String,
         /// The Service's name.
         service: String,
     },
+}
+
+/// A version of the Internet Protocol.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum IpFamily {
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+}
+
+impl IpFamily {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Ipv4, Self::Ipv6];
+
+    /// The family of an address.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
+        if address.is_ipv6() { Self::Ipv6 } else { Self::Ipv4 }
+    }
+
+    /// Whether an address is of this family.
+    #[must_use]
+    pub fn has(self, address: IpAddr) -> bool {
+        self == Self::of(address)
+    }
 }
 
 /// The key of a forward: its host port, and through which interfaces it is reachable.

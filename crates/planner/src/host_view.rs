@@ -38,7 +38,8 @@ pub struct Listener {
     pub protocol: Protocol,
     /// The port.
     pub port: Port,
-    /// The address; `None` for all of the host's addresses.
+    /// The address; the unspecified address of a family for all of that family, and `None` for
+    /// all of the host's addresses.
     pub address: Option<IpAddr>,
 }
 

@@ -10,7 +10,7 @@ use api::object::{ObjectKind, ObjectRef};
 
 use crate::cluster_view::ClusterView;
 use crate::cluster_view::wish::{Backends, Wish};
-use crate::desired::{Destinations, Forward, NodeSetName};
+use crate::desired::{Destinations, Forward, IpFamily, NodeSetName};
 use crate::finding::Severity;
 use crate::forward::{Ground, HostDesired, enter, is_open, settle, way_in};
 use crate::host_view::HostView;
@@ -36,7 +36,7 @@ pub fn service_addresses<'a>(
         wishes.iter().map(|(owner, _)| ((*owner).clone(), BTreeSet::new())).collect();
     let known: BTreeMap<&str, &HostView> =
         hosts.into_iter().map(|(name, facts)| (name.as_str(), facts)).collect();
-    let nodes = Nodes { view, all: view.all_nodes() };
+    let nodes = Nodes::of_view(view);
     for host in view.host_names() {
         let Some(settings) = view.host(host) else { continue };
         let (facts, own) = match known.get(host) {
@@ -87,12 +87,22 @@ pub fn announced(settings: &HostSettings, facts: &HostView) -> BTreeSet<IpAddr> 
 struct Nodes<'a> {
     view: &'a ClusterView,
     all: BTreeSet<IpAddr>,
+    v4: BTreeSet<IpAddr>,
+    v6: BTreeSet<IpAddr>,
 }
 
-impl Nodes<'_> {
+impl<'a> Nodes<'a> {
+    fn of_view(view: &'a ClusterView) -> Self {
+        let all = view.all_nodes();
+        let (v4, v6) = all.iter().partition(|it| IpFamily::Ipv4.has(**it));
+        Self { view, all, v4, v6 }
+    }
+
     fn of(&self, set: &NodeSetName) -> Cow<'_, BTreeSet<IpAddr>> {
         match set {
             NodeSetName::All => Cow::Borrowed(&self.all),
+            NodeSetName::OfFamily(IpFamily::Ipv4) => Cow::Borrowed(&self.v4),
+            NodeSetName::OfFamily(IpFamily::Ipv6) => Cow::Borrowed(&self.v6),
             NodeSetName::WithEndpoints { namespace, service } => {
                 Cow::Owned(self.view.nodes_with_endpoints(namespace, service))
             }

@@ -6,9 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use api::port::Protocol;
 use api::source_range::SourceRanges;
 use ipnet::IpNet;
-use planner::desired::{
-    Destinations, Exposure, Forward, ForwardKey, Forwarding, NodeSetName, Targets,
-};
+use planner::desired::{Destinations, Exposure, Forward, ForwardKey, Forwarding, Targets};
 
 use super::layout::{
     ACCEPT, AFFINITY_SEED, ENTRY, FILTER, FORWARD, FROM_EXTERNAL, FROM_INTERNAL, GROUPS, HAIRPIN,
@@ -152,15 +150,12 @@ impl<'a> Rendering<'a> {
     fn targets_of(&self, forward: &Forward) -> Vec<SocketAddr> {
         let targets: Vec<_> = match &forward.targets {
             Targets::Nodes { set, port } => {
-                self.nodes(set).map(|it| SocketAddr::new(it, port.get())).collect()
+                let nodes = self.forwarding.nodes(set);
+                nodes.map(|it| SocketAddr::new(it, port.get())).collect()
             }
             Targets::Pods(pods) => pods.iter().copied().collect(),
         };
         targets.into_iter().filter(|it| it.is_ipv6() == self.v6).collect()
-    }
-
-    fn nodes(&self, set: &NodeSetName) -> impl Iterator<Item = IpAddr> {
-        self.forwarding.node_sets.get(set).into_iter().flatten().copied()
     }
 
     /// Lets the host's own programs and `sources` go on to `chain`.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use api::object::ObjectRef;
 use api::source_range::SourceRanges;
 use planner::desired::{
-    Destinations, Exposure, Forward, ForwardKey, Forwarding, NodeSetName, Targets,
+    Destinations, Exposure, Forward, ForwardKey, Forwarding, IpFamily, NodeSetName, Targets,
 };
 
 use super::layout::{
@@ -30,6 +30,8 @@ pub(crate) fn render(forwarding: &Forwarding) -> Table {
 pub(crate) fn node_set_prefix(set: &NodeSetName) -> String {
     match set {
         NodeSetName::All => "nodes-all".to_owned(),
+        NodeSetName::OfFamily(IpFamily::Ipv4) => "nodes-ipv4".to_owned(),
+        NodeSetName::OfFamily(IpFamily::Ipv6) => "nodes-ipv6".to_owned(),
         NodeSetName::WithEndpoints { namespace, service } => {
             format!("nodes-with-{}", chain_part(Some(namespace), service))
         }
@@ -134,9 +136,8 @@ impl<'a> Rendering<'a> {
         let number = counter.map_or_else(|| "sticky".to_owned(), |it| it.to_string());
         let name = format!("{}-{number}{}", node_set_prefix(set), suffix(exposure));
         let choice = if counter.is_some() { Choice::InTurn } else { Choice::BySource };
-        let none = BTreeSet::new();
-        let nodes = self.forwarding.node_sets.get(set).unwrap_or(&none);
-        let name = self.chain(&name, rule::to_nodes(nodes, choice, exposure));
+        let nodes = self.forwarding.nodes(set).collect();
+        let name = self.chain(&name, rule::to_nodes(&nodes, choice, exposure));
         self.names.insert((set, counter, exposure), Arc::clone(&name));
         name
     }
@@ -197,7 +198,7 @@ pub(crate) fn targets(forwarding: &Forwarding) -> BTreeSet<IpAddr> {
         match &forward.targets {
             Targets::Nodes { set, .. } => {
                 if sets.insert(set) {
-                    targets.extend(forwarding.node_sets.get(set).into_iter().flatten());
+                    targets.extend(forwarding.nodes(set));
                 }
             }
             Targets::Pods(pods) => targets.extend(pods.iter().map(std::net::SocketAddr::ip)),

@@ -6,7 +6,7 @@
 //! destinations 203.0.113.1 fd00::1          (without: any local address)
 //! options masquerade hairpin accept-forwarded
 //! nodes all 10.0.0.1 10.0.0.2
-//! nodes shop/cart 10.0.0.1
+//! nodes shop/cart 10.0.0.1                  (the sets ipv4 and ipv6 are parts of all)
 //! 443/tcp nodes all:30443 for Service web/blog
 //! 53/udp internal nodes shop/cart:30053 for Service shop/cart from 10.0.0.0/8,fd00::/8 sticky
 //! 80/tcp external pods 10.244.0.1:8080 [fd01::1]:8080 for Pod web/blog-0
@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, bail};
 use api::object::{ObjectKind, ObjectRef};
 use planner::desired::{
-    Destinations, Exposure, Forward, ForwardKey, Forwarding, NodeSetName, Targets,
+    Destinations, Exposure, Forward, ForwardKey, Forwarding, IpFamily, NodeSetName, Targets,
 };
 
 /// Reads the notation.
@@ -149,6 +149,10 @@ fn node_set(text: &str) -> NodeSetName {
             namespace: namespace.to_owned(),
             service: service.to_owned(),
         },
-        None => NodeSetName::All,
+        None => match text {
+            "ipv4" => NodeSetName::OfFamily(IpFamily::Ipv4),
+            "ipv6" => NodeSetName::OfFamily(IpFamily::Ipv6),
+            _ => NodeSetName::All,
+        },
     }
 }

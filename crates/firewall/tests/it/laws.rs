@@ -7,7 +7,8 @@ use api::object::{ObjectKind, ObjectRef};
 use api::port::{Port, Protocol};
 use firewall::Backend;
 use planner::desired::{
-    Destinations, Entry, Exposure, Forward, ForwardKey, Forwarding, NodeSetName, Options, Targets,
+    Destinations, Entry, Exposure, Forward, ForwardKey, Forwarding, IpFamily, NodeSetName, Options,
+    Targets,
 };
 use proptest::prelude::*;
 
@@ -107,9 +108,13 @@ fn options() -> impl Strategy<Value = Options> {
 fn forward() -> impl Strategy<Value = Forward> {
     let pod = (node(), 1_u16..4).prop_map(|(ip, port)| SocketAddr::new(ip, 8000 + port));
     let port = || (1_u16..4).prop_map(|it| Port::new(30_000 + it).expect("not zero"));
+    let family = prop::sample::select(IpFamily::ALL.to_vec());
     let targets = prop_oneof![
         port().prop_map(|port| Targets::Nodes { set: NodeSetName::All, port }),
         port().prop_map(|port| Targets::Nodes { set: with_endpoints(), port }),
+        (family, port()).prop_map(|(family, port)| {
+            Targets::Nodes { set: NodeSetName::OfFamily(family), port }
+        }),
         prop::collection::btree_set(pod, 1..5).prop_map(Targets::Pods),
     ];
     let owner = prop::sample::select(vec!["blog", "cart", "dns"])

@@ -63,6 +63,8 @@ fn resolve(owner: ObjectRef, pod: &Pod, asked: &PodWish) -> Option<Wish> {
         sources: asked.sources.clone(),
         affinity: false,
         field: HOST_PORT_KEYS.into_iter().find(written).unwrap_or(key::HOST_PORTS),
+        // Its addresses say it all.
+        family: None,
         backends: Backends::Pod(addresses.into_boxed_slice()),
         ports: ports.into_boxed_slice(),
     })

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 
 use super::owner::{Asked, Owner, created, reference, uid};
 use super::wish::{Backends, Wish, WishedPort};
-use crate::desired::{Exposure, NodeSetName};
+use crate::desired::{Exposure, IpFamily, NodeSetName};
 use crate::finding::{Finding, Severity};
 use crate::port_list::PortList;
 
@@ -85,11 +85,14 @@ fn resolve(
         (None, None) => None,
     };
     let local = spec.external_traffic_policy.as_deref() == Some("Local");
-    let set = if local {
-        let namespace = owner.namespace.clone().unwrap_or_default();
-        NodeSetName::WithEndpoints { namespace, service: owner.name.clone() }
-    } else {
-        NodeSetName::All
+    let family = only_family(spec);
+    let set = match family {
+        _ if local => {
+            let namespace = owner.namespace.clone().unwrap_or_default();
+            NodeSetName::WithEndpoints { namespace, service: owner.name.clone() }
+        }
+        Some(family) => NodeSetName::OfFamily(family),
+        None => NodeSetName::All,
     };
     ports.sort_unstable();
     Wish {
@@ -100,6 +103,7 @@ fn resolve(
         sources,
         affinity: spec.session_affinity.as_deref() == Some("ClientIP"),
         field,
+        family,
         backends: Backends::Nodes(set),
         ports: ports.into_boxed_slice(),
     }
@@ -237,6 +241,17 @@ fn read_ranges(spec: &ServiceSpec) -> Result<Option<SourceRanges>, Problem> {
         let field = "spec.loadBalancerSourceRanges";
         Problem::invalid(field, &written, &it, it.remedy())
     })
+}
+
+/// The only family of a Service. Without the field (in a manifest) it may well have both.
+fn only_family(spec: &ServiceSpec) -> Option<IpFamily> {
+    let families = spec.ip_families.as_deref().unwrap_or_default();
+    let has = |family: &IpFamily| families.iter().any(|it| *it == family.to_string());
+    match IpFamily::ALL.map(|it| has(&it)) {
+        [true, false] => Some(IpFamily::Ipv4),
+        [false, true] => Some(IpFamily::Ipv6),
+        [true, true] | [false, false] => None,
+    }
 }
 
 fn is_type(spec: &ServiceSpec, type_: &str) -> bool {

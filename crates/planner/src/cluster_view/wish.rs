@@ -8,7 +8,7 @@ use api::object::ObjectRef;
 use api::port::{Port, Protocol};
 use api::source_range::SourceRanges;
 
-use crate::desired::{Exposure, NodeSetName};
+use crate::desired::{Exposure, IpFamily, NodeSetName};
 
 /// What one Service or Pod asks of hosts.
 #[derive(Debug, Eq, PartialEq)]
@@ -23,6 +23,8 @@ pub(crate) struct Wish {
     pub(crate) affinity: bool,
     /// Where the user wrote the host ports: what a finding about one of them should name.
     pub(crate) field: &'static str,
+    /// The only family that it answers in; `None` for both.
+    pub(crate) family: Option<IpFamily>,
     pub(crate) backends: Backends,
     /// In ascending order, no host port of a protocol twice.
     pub(crate) ports: Box<[WishedPort]>,
@@ -54,6 +56,11 @@ impl Wish {
     /// The order in which conflicts are decided: the smaller one wins.
     pub(crate) fn rank(&self) -> (i64, &ObjectRef) {
         (self.created, &self.owner)
+    }
+
+    /// Whether it matters where its endpoints are.
+    pub(crate) fn depends_on_endpoints(&self) -> bool {
+        matches!(self.backends, Backends::Nodes(NodeSetName::WithEndpoints { .. }))
     }
 
     /// Whether it sends traffic straight to a Pod.

@@ -2,13 +2,26 @@
 
 use std::fmt;
 
-use super::{Destinations, Exposure, Forward, ForwardKey, Forwarding, NodeSetName, Targets};
+use super::{
+    Destinations, Exposure, Forward, ForwardKey, Forwarding, IpFamily, NodeSetName, Targets,
+};
+
+impl fmt::Display for IpFamily {
+    /// `IPv4` or `IPv6`, as Kubernetes spells them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ipv4 => "IPv4",
+            Self::Ipv6 => "IPv6",
+        })
+    }
+}
 
 impl fmt::Display for NodeSetName {
-    /// `nodes`, or `nodes of web/blog`.
+    /// `nodes`, `IPv4 nodes`, or `nodes of web/blog`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::All => f.write_str("nodes"),
+            Self::OfFamily(family) => write!(f, "{family} nodes"),
             Self::WithEndpoints { namespace, service } => {
                 write!(f, "nodes of {namespace}/{service}")
             }
@@ -86,7 +99,7 @@ impl Forwarding {
         }
         match targets {
             Targets::Nodes { set, port } => {
-                let count = self.node_sets.get(set).map_or(0, |it| it.len());
+                let count = self.nodes(set).count();
                 let noun = if count == 1 { "address" } else { "addresses" };
                 write!(f, " -> {set}:{port} [{count} {noun}]")?;
             }

@@ -13,7 +13,7 @@ use super::settle::Trouble;
 use super::standing::is_open;
 use crate::cluster_view::ClusterView;
 use crate::cluster_view::wish::Wish;
-use crate::desired::{Destinations, Exposure, ForwardKey, Forwarding};
+use crate::desired::{Destinations, Exposure, Forward, ForwardKey, Forwarding, IpFamily};
 use crate::finding::{Finding, Severity};
 use crate::host_view::HostView;
 use crate::port_list::PortList;
@@ -193,12 +193,22 @@ fn explain(host: &str, trouble: &Trouble) -> (Severity, &'static str, String, &'
             ),
             "choose another host port, or let the host's SSH server listen on another one",
         ),
-        Trouble::NoReadyEndpoints => (
+        Trouble::NoNodeOfFamily(family) => (
+            Severity::Error,
+            "NoNodeAddress",
+            format!(
+                "no node that takes traffic has an {family} InternalIP, and this Service is \
+                 {family} alone (spec.ipFamilies); not forwarded on host {host}"
+            ),
+            "set spec.ipFamilyPolicy to PreferDualStack, or give the nodes such addresses",
+        ),
+        Trouble::NoReadyEndpoints(family) => (
             Severity::Error,
             "NoReadyEndpoints",
             format!(
-                "no node that takes traffic has a ready endpoint of this Service, and its \
-                 externalTrafficPolicy is Local; not forwarded on host {host}"
+                "no node that takes traffic{} has a ready endpoint of this Service, and its \
+                 externalTrafficPolicy is Local; not forwarded on host {host}",
+                family.map(|it| format!(" at an {it} address")).unwrap_or_default()
             ),
             "look at its Pods and at `kubectl get endpointslices`",
         ),
@@ -223,11 +233,18 @@ fn in_the_way(
         let hit = match (&forwarding.entry.destinations, it.address) {
             (_, None) => true,
             (Destinations::Local, Some(address)) => !address.is_loopback(),
-            (Destinations::Addresses(addresses), Some(address)) => addresses.contains(&address),
+            (Destinations::Addresses(addresses), Some(address)) => {
+                address.is_unspecified() || addresses.contains(&address)
+            }
+        };
+        // What is forwarded in the other family alone leaves the listener what it has.
+        let meets = |forward: &&Forward| {
+            let family = it.address.map(IpFamily::of);
+            hit && family.is_none_or(|family| forwarding.reaches(forward, family))
         };
         for exposure in [Exposure::Everywhere, Exposure::Internal, Exposure::External] {
             let key = ForwardKey { protocol: it.protocol, port: it.port, exposure };
-            if let Some(forward) = forwarding.forwards.get(&key).filter(|_| hit) {
+            if let Some(forward) = forwarding.forwards.get(&key).filter(meets) {
                 listeners.entry(&forward.owner).or_default().push(it.protocol, it.port);
             }
         }

@@ -9,7 +9,7 @@ use api::port::{Port, Protocol};
 
 use crate::cluster_view::ports::Claim;
 use crate::cluster_view::wish::{Backends, Wish};
-use crate::desired::{Exposure, Forward, ForwardKey, NodeSetName, Targets};
+use crate::desired::{Exposure, Forward, ForwardKey, IpFamily, NodeSetName, Targets};
 
 /// What must be known of a host to settle a port.
 pub(crate) struct Ground<'a> {
@@ -32,8 +32,11 @@ pub(crate) enum Trouble {
     NoExternalInterface,
     /// We reach the host itself through the port.
     WayIn,
-    /// No node that takes traffic has a ready endpoint.
-    NoReadyEndpoints,
+    /// No node that takes traffic has a ready endpoint, and an address of the Service's only
+    /// family.
+    NoReadyEndpoints(Option<IpFamily>),
+    /// No node that takes traffic has an address of the Service's only family.
+    NoNodeOfFamily(IpFamily),
     /// It shares the port with Pods of another namespace, such as this one.
     OtherNamespace(ObjectRef),
 }
@@ -141,8 +144,12 @@ fn answer<'a>(
         }
         // That no node takes traffic at all is said once, of the host.
         Backends::Nodes(NodeSetName::All) => return Ok(None),
+        Backends::Nodes(NodeSetName::OfFamily(family)) => {
+            let any = (ground.has_targets)(&NodeSetName::All);
+            return if any { Err((wish, Trouble::NoNodeOfFamily(*family))) } else { Ok(None) };
+        }
         Backends::Nodes(NodeSetName::WithEndpoints { .. }) => {
-            return Err((wish, Trouble::NoReadyEndpoints));
+            return Err((wish, Trouble::NoReadyEndpoints(wish.family)));
         }
         Backends::Pod(_) => Targets::Pods(members.iter().flat_map(|it| pod(it)).collect()),
     };

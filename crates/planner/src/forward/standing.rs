@@ -13,7 +13,7 @@ use crate::check;
 use crate::cluster_view::ClusterView;
 use crate::cluster_view::wish::{Backends, Wish};
 use crate::desired::{
-    Destinations, Entry, Exposure, Forward, ForwardKey, Forwarding, NodeSetName, Options,
+    Destinations, Entry, Exposure, Forward, ForwardKey, Forwarding, IpFamily, NodeSetName, Options,
 };
 use crate::finding::Finding;
 use crate::host_view::HostView;
@@ -165,7 +165,7 @@ impl StandingPlan {
                 host: &self.host,
                 external: entry.external.is_some(),
                 way_in: way_in(settings, facts, entry),
-                has_targets: &|set| node_sets.contains_key(set),
+                has_targets: &has_targets(node_sets),
             };
             for (protocol, port, claims) in view.ports().iter() {
                 let add = |key, forward| settled.push((key, forward));
@@ -198,7 +198,7 @@ impl StandingPlan {
             host: &self.host,
             external: entry.external.is_some(),
             way_in: way_in(settings, facts, entry),
-            has_targets: &|set| node_sets.contains_key(set),
+            has_targets: &has_targets(node_sets),
         };
         for &(protocol, port) in ports {
             self.troubles.remove(&(protocol, port));
@@ -294,6 +294,17 @@ fn refresh(sets: &mut NodeSets, host: &str, view: &ClusterView, wish: &Wish) {
         sets.remove(name);
     } else {
         sets.insert(name.clone(), nodes);
+    }
+}
+
+/// Whether a set has any node; asked of every port.
+fn has_targets(sets: &NodeSets) -> impl Fn(&NodeSetName) -> bool + '_ {
+    let all = sets.get(&NodeSetName::All);
+    let [v4, v6] = IpFamily::ALL.map(|it| all.into_iter().flatten().any(|to| it.has(*to)));
+    move |set| match set {
+        NodeSetName::OfFamily(IpFamily::Ipv4) => v4,
+        NodeSetName::OfFamily(IpFamily::Ipv6) => v6,
+        NodeSetName::All | NodeSetName::WithEndpoints { .. } => sets.contains_key(set),
     }
 }
 

@@ -26,7 +26,7 @@ fn read_line(line: &str) -> Option<Listener> {
     Some(Listener { protocol, port: port.parse().ok()?, address: read_address(address)? })
 }
 
-/// Reads `*`, `0.0.0.0`, `127.0.0.53%lo`, `[::1]`, `[fe80::1%eth0]` and `[fe80::1]%eth0`.
+/// Reads `*` (both families), `0.0.0.0`, `127.0.0.53%lo`, `[::1]`, `[fe80::1%eth0]` and `[fe80::1]%eth0`.
 fn read_address(text: &str) -> Option<Option<IpAddr>> {
     if text == "*" || text.starts_with("*%") {
         return Some(None);
@@ -35,8 +35,7 @@ fn read_address(text: &str) -> Option<Option<IpAddr>> {
     let text = text.split(['%', ']']).next()?;
     let address: IpAddr = text.parse().ok()?;
     // A socket of both families shows IPv4 addresses in their mapped form.
-    let address = address.to_canonical();
-    Some((!address.is_unspecified()).then_some(address))
+    Some(Some(address.to_canonical()))
 }
 
 #[cfg(test)]
@@ -47,9 +46,9 @@ mod tests {
 
     #[test]
     fn reads_every_spelling_of_an_address() {
-        check("tcp LISTEN 0 128 0.0.0.0:22 0.0.0.0:*", "22/tcp on *");
+        check("tcp LISTEN 0 128 0.0.0.0:22 0.0.0.0:*", "22/tcp on 0.0.0.0");
         check("tcp   LISTEN 0      4096       *:9100  *:*    ", "9100/tcp on *");
-        check("tcp LISTEN 0 128 [::]:22 [::]:*", "22/tcp on *");
+        check("tcp LISTEN 0 128 [::]:22 [::]:*", "22/tcp on ::");
         check("udp UNCONN 0 0 127.0.0.53%lo:53 0.0.0.0:*", "53/udp on 127.0.0.53");
         check("tcp LISTEN 0 5 [::1]:631 [::]:*", "631/tcp on ::1");
         check("udp UNCONN 0 0 [fe80::1]%eth0:546 [::]:*", "546/udp on fe80::1");

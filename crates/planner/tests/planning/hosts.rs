@@ -179,6 +179,32 @@ fn ep_15_a_listener_on_an_address_that_is_not_forwarded_is_no_collision() {
 }
 
 #[test]
+fn ep_15_a_listener_of_the_other_family_is_no_collision() {
+    let dns = |families: &[&str]| {
+        let service = service("dns/dns").port_of("UDP", 53, 30053).host_ports("53:udp");
+        service.spec(|it| it.ip_families = Some(families.iter().map(|it| (*it).into()).collect()))
+    };
+    let findings = |families: &[&str], listener: &str| {
+        let mut facts = facts();
+        let listing = format!("udp UNCONN 0 0 {listener}:53 *:*");
+        facts.listeners = HostView::read("[]", &listing).expect("a listing").listeners;
+        let view = view(edge().into_iter().chain([dns(families).object()]));
+        forward_plan(&view, "edge", &facts).expect("a plan").findings.len()
+    };
+    for listener in ["0.0.0.0", "203.0.113.7"] {
+        assert_eq!(findings(&["IPv4"], listener), 1, "{listener}");
+        assert_eq!(findings(&["IPv6"], listener), 0, "{listener}");
+        assert_eq!(findings(&["IPv4", "IPv6"], listener), 1, "{listener}");
+    }
+    for listener in ["[::]", "[2001:db8::7]"] {
+        assert_eq!(findings(&["IPv4"], listener), 0, "{listener}");
+        assert_eq!(findings(&["IPv6"], listener), 1, "{listener}");
+    }
+    assert_eq!(findings(&["IPv4"], "*"), 1, "a socket of both families");
+    assert_eq!(findings(&["IPv6"], "*"), 1, "a socket of both families");
+}
+
+#[test]
 fn ep_15_a_host_that_is_itself_a_node_keeps_node_ports_free() {
     let web = service("web/blog").port(80, 30080).host_ports("30443:30080, 443:30080").object();
     let mut world = plain();

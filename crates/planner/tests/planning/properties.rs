@@ -196,9 +196,10 @@ fn object() -> impl Strategy<Value = Object> {
 
 fn a_service() -> impl Strategy<Value = Object> {
     let parts = (name(), age(), host_ports(), annotations(), any::<bool>(), any::<bool>());
-    let spec = (0u8..4, select(vec![0, 30080, 30081]), any::<bool>());
+    let families = select(vec![&[][..], &["IPv4"], &["IPv6"], &["IPv4", "IPv6"], &["odd"]]);
+    let spec = (0u8..4, select(vec![0, 30080, 30081]), any::<bool>(), families);
     (parts, spec).prop_map(
-        |((name, age, ports, annotations, local, sticky), (kind, node_port, ranges))| {
+        |((name, age, ports, annotations, local, sticky), (kind, node_port, ranges, families))| {
             let service = service(name).port(80, node_port).port_of("UDP", 53, 30053);
             let service = match kind {
                 0 => service.spec(|it| it.type_ = None),
@@ -207,6 +208,7 @@ fn a_service() -> impl Strategy<Value = Object> {
             };
             let service = if local { service.local() } else { service };
             let service = service.spec(|it| {
+                it.ip_families = Some(families.iter().map(|it| (*it).to_owned()).collect());
                 it.session_affinity = sticky.then(|| "ClientIP".to_owned());
                 it.load_balancer_source_ranges = ranges.then(|| vec!["10.0.0.0/9".to_owned()]);
             });

@@ -2,8 +2,8 @@
 
 use expect_test::expect;
 
-use crate::objects::{IntoObject, Named, ServiceParts, service};
-use crate::world::{check, edge, plain, plan, view};
+use crate::objects::{IntoObject, Named, ServiceParts, host, node, service, slice};
+use crate::world::{check, edge, forwards, plain, plan, view};
 
 #[test]
 fn a_plan_reads_from_entry_to_targets() {
@@ -277,6 +277,69 @@ fn ep_11_a_malformed_service_is_told_and_costs_nobody_else() {
         81/tcp -> nodes:30081 [3 addresses] # Service web/good
         ! InvalidValue Service web/bad: portcullis.dev/host-ports: "80:30080:tpc": `tpc` in `80:30080:tpc` is not a protocol, expected tcp, udp or sctp; nothing new is forwarded for it; end the entry with :tcp, :udp or :sctp, or leave it out for tcp
         kept as it is: Service web/bad
+    "#]],
+    );
+}
+
+#[test]
+fn ep_16_a_service_of_one_family_is_forwarded_in_that_family_alone() {
+    let of = |name: &str, families: Option<&[&str]>, port: i32| {
+        let service = service(name).port(port, 30000 + port).host_ports(&port.to_string());
+        let families = families.map(|it| it.iter().map(|it| (*it).to_owned()).collect());
+        service.spec(|it| it.ip_families = families)
+    };
+    let objects = [
+        of("web/v4", Some(&["IPv4"]), 80).object(),
+        of("web/v6", Some(&["IPv6"]), 81).object(),
+        of("web/both", Some(&["IPv6", "IPv4"]), 82).object(),
+        of("web/manifest", None, 83).object(),
+        of("web/odd", Some(&["IPv5"]), 84).object(),
+        of("web/local", Some(&["IPv6"]), 85).local().object(),
+        slice("web/local", &["n1", "n2"]).object(),
+        of("web/nowhere", Some(&["IPv6"]), 86).local().object(),
+        slice("web/nowhere", &["n1"]).object(),
+    ];
+    let desired = plan(&view(plain().into_iter().chain(objects.clone())));
+    expect![[r#"
+        through eth0 wg0 to any address of the host
+        nodes: 10.0.0.1 10.0.0.2 2001:db8:1::2
+        nodes of web/local: 2001:db8:1::2
+        80/tcp -> IPv4 nodes:30080 [2 addresses] # Service web/v4
+        81/tcp -> IPv6 nodes:30081 [1 address] # Service web/v6
+        82/tcp -> nodes:30082 [3 addresses] # Service web/both
+        83/tcp -> nodes:30083 [3 addresses] # Service web/manifest
+        84/tcp -> nodes:30084 [3 addresses] # Service web/odd
+        85/tcp -> nodes of web/local:30085 [1 address] # Service web/local
+        80/tcp -> IPv4 nodes:30080 [2 addresses] # Service web/v4
+        81/tcp -> IPv6 nodes:30081 [1 address] # Service web/v6
+        82/tcp -> nodes:30082 [3 addresses] # Service web/both
+        83/tcp -> nodes:30083 [3 addresses] # Service web/manifest
+        84/tcp -> nodes:30084 [3 addresses] # Service web/odd
+        85/tcp -> nodes of web/local:30085 [1 address] # Service web/local
+        ! NoReadyEndpoints Service web/nowhere: portcullis.dev/host-ports: "86/tcp": no node that takes traffic at an IPv6 address has a ready endpoint of this Service, and its externalTrafficPolicy is Local; not forwarded on host edge; look at its Pods and at `kubectl get endpointslices`
+    "#]].assert_eq(&(desired.forwarding.to_string() + &forwards(&desired)));
+    // Where no node has such an address, the Service is told.
+    let world = vec![node("n1", &["10.0.0.1"]).object(), host("edge", &["eth0"]).object()];
+    check(
+        world,
+        objects,
+        &expect![[r#"
+        80/tcp -> IPv4 nodes:30080 [1 address] # Service web/v4
+        82/tcp -> nodes:30082 [1 address] # Service web/both
+        83/tcp -> nodes:30083 [1 address] # Service web/manifest
+        84/tcp -> nodes:30084 [1 address] # Service web/odd
+        ! NoNodeAddress Service web/v6: portcullis.dev/host-ports: "81/tcp": no node that takes traffic has an IPv6 InternalIP, and this Service is IPv6 alone (spec.ipFamilies); not forwarded on host edge; set spec.ipFamilyPolicy to PreferDualStack, or give the nodes such addresses
+        ! NoReadyEndpoints Service web/local: portcullis.dev/host-ports: "85/tcp": no node that takes traffic at an IPv6 address has a ready endpoint of this Service, and its externalTrafficPolicy is Local; not forwarded on host edge; look at its Pods and at `kubectl get endpointslices`
+        ! NoReadyEndpoints Service web/nowhere: portcullis.dev/host-ports: "86/tcp": no node that takes traffic at an IPv6 address has a ready endpoint of this Service, and its externalTrafficPolicy is Local; not forwarded on host edge; look at its Pods and at `kubectl get endpointslices`
+    "#]],
+    );
+    // Where no node is there at all, the host is.
+    let alone = of("web/v6", Some(&["IPv6"]), 81).object();
+    check(
+        vec![host("edge", &["eth0"]).object()],
+        [alone],
+        &expect![[r#"
+        ! NoReadyNodes Host edge: status.nodes: "0": no node of the cluster is ready, has an InternalIP and is not excluded; no Service is forwarded; look at `kubectl get nodes -o wide`
     "#]],
     );
 }

@@ -19,6 +19,12 @@ fn a_load_balancer_gets_the_addresses_of_the_hosts_that_forward_it() {
     let only_ipv4 =
         vec![node("n1", &["10.0.0.1"]).object(), host("edge", &["wg0", "eth0"]).object()];
     check(only_ipv4, web().object(), &expect!["10.8.0.1 203.0.113.7"]);
+    let of = |family: &str| {
+        let families = Some(vec![family.to_owned()]);
+        web().spec(|it| it.ip_families = families).object()
+    };
+    check(edge(), of("IPv4"), &expect!["203.0.113.7"]);
+    check(edge(), of("IPv6"), &expect!["2001:db8::7"]);
     let extra = host("edge", &["eth0", "wg0"]).external("eth0");
     let extra = HostParts::spec(extra, |it| it.extra_internal_addresses = vec!["10.8.0.1".into()]);
     let world = vec![extra.object(), node("n1", &["10.0.0.1"]).object()];
