@@ -9,12 +9,13 @@ use crate::ending::{Result, refused};
 #[derive(Args, Clone, Debug)]
 pub(crate) struct LogOptions {
     /// What to log: a level (error, warn, info, debug, trace), or levels by part of the program
-    /// as in `info,host=debug`
+    /// as in `info,host=debug`. What the Kubernetes client says of each failed request, the watches
+    /// and the reporter say better
     #[arg(
         long,
         value_name = "FILTER",
         env = "PORTCULLIS_LOG",
-        default_value = "info",
+        default_value = "info,kube_client=off",
         hide_env_values = true
     )]
     pub(crate) log: String,

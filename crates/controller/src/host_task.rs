@@ -161,7 +161,9 @@ impl HostTask {
         let forwards = wished.forwarding.forwards.len();
         let drift = same_wish && steps > 0;
         let lag = wished.changed.filter(|_| !same_wish).map(|it| it.elapsed());
-        let at = Timestamp::now();
+        // Whole seconds are what people and the API read.
+        let now = Timestamp::now();
+        let at = Timestamp::from_second(now.as_second()).unwrap_or(now);
         self.tell(Told::Applied(Applied { forwards, steps, drift, took, lag, at })).await;
         Ok(())
     }

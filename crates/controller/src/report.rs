@@ -50,7 +50,9 @@ fn services(
         };
         let sentences: Vec<String> = outcomes.iter().map(ToString::to_string).collect();
         let message = match sentences.is_empty() {
-            true => "no Host that is driven now is meant for this Service".to_owned(),
+            true => "no Host that this controller drives is meant for this Service; a Host that \
+                     another controller drives tells in its own status what it does"
+                .to_owned(),
             false => sentences.join("\n"),
         };
         (service, ServiceReport { forwarded, reason: reason.to_owned(), message, addresses })
