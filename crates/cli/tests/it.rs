@@ -4,6 +4,7 @@ mod it {
     mod applying;
     mod cleaning;
     mod controlling;
+    mod corpus;
     mod epok;
     mod flags;
     mod help;

@@ -30,7 +30,11 @@ const FOREIGN: usize = 80;
 ///
 /// Fails when `text` is not JSON as nft prints it, or holds no table of ours.
 pub(crate) fn parse(text: &str) -> Result<Table, NotAListing> {
-    let document: Value = serde_json::from_str(text).map_err(NotAListing::Json)?;
+    let document: Value = match serde_json::from_str(text) {
+        Ok(document) => document,
+        Err(_) if has_flags(text) => return Ok(with_flags()),
+        Err(error) => return Err(NotAListing::Json(error)),
+    };
     let objects = document.get("nftables").and_then(Value::as_array).ok_or(NotAListing::Shape)?;
     let mut reading = Reading::default();
     let mut found = false;
@@ -45,9 +49,8 @@ pub(crate) fn parse(text: &str) -> Result<Table, NotAListing> {
                     return Err(NotAListing::Shape);
                 }
                 found = true;
-                // A dormant table does nothing, and nft 1.0.6 does not even print that in one piece.
                 if body.get("flags").is_some() {
-                    reading.foreign("flags of the table".to_owned());
+                    reading.foreign(FLAGS.to_owned());
                 }
             }
             "chain" => reading.chain(body),
@@ -63,6 +66,25 @@ pub(crate) fn parse(text: &str) -> Result<Table, NotAListing> {
         return Err(NotAListing::Shape);
     }
     Ok(reading.finish())
+}
+
+/// A table that sleeps does nothing. We never give it flags.
+const FLAGS: &str = "flags of the table";
+
+/// Whether a listing that is not JSON is one of a table with flags: nft 1.0.6 prints whatever lies
+/// in memory in the place of their names.
+fn has_flags(text: &str) -> bool {
+    let table =
+        format!("{{\"table\": {{\"family\": \"{FAMILY}\", \"name\": \"{TABLE}\", \"handle\": ");
+    let rest = text
+        .split_once(&table)
+        .map(|(_, rest)| rest.trim_start_matches(|c: char| c.is_ascii_digit()));
+    rest.is_some_and(|it| it.starts_with(", \"flags\": "))
+}
+
+/// A table of which nothing is known but that it must be written anew.
+fn with_flags() -> Table {
+    Table { foreign: BTreeSet::from([FLAGS.to_owned()]), ..Table::default() }
 }
 
 /// The text is not what `nft -j list table` prints.

@@ -74,8 +74,12 @@ async fn listen<W: AsyncWrite + Unpin>(
         if !read_line(&mut reader, &mut line, silence, &requests).await? {
             return Ok(());
         }
-        let request = serde_json::from_slice(&line)
-            .map_err(|error| ServeError::Protocol(format!("not a request: {error}")))?;
+        let request = serde_json::from_slice(&line).map_err(|error| {
+            // It repeats what the client said, which is for nobody's terminal.
+            let error: String =
+                error.to_string().chars().take(200).flat_map(char::escape_debug).collect();
+            ServeError::Protocol(format!("not a request: {error}"))
+        })?;
         match request {
             Request::Hello { version, silence_ms } => {
                 let program = concat!("portcullis ", env!("CARGO_PKG_VERSION")).to_owned();
