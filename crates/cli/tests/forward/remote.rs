@@ -125,7 +125,7 @@ fn ep12_a_host_that_does_not_answer_delays_no_other() -> anyhow::Result<()> {
 fn a_wrong_host_key_changes_nothing_and_shows_both_fingerprints() -> anyhow::Result<()> {
     let Some(remote) = Remote::build(&WAYS[0], "")? else { return Ok(()) };
     let other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl";
-    let manifest = remote.manifest("").replace(&remote.server.host_key(), other);
+    let manifest = remote.manifest("").replace(remote.server.host_key(), other);
     assert_ne!(manifest, remote.manifest(""));
     remote.place.write("host", &manifest)?;
     remote.place.write("blog", &objects::blog())?;
