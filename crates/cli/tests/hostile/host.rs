@@ -72,7 +72,9 @@ fn a_table_that_was_put_to_sleep_wakes_up() -> anyhow::Result<()> {
     let _controller = place.start()?;
     place.wait_reached(at(HOST, 443), Tcp)?;
     place.host().nft("add table inet portcullis { flags dormant; }")?;
-    place.wait_reached(at(HOST, 443), Tcp).with_context(|| place.status().unwrap_or_default().to_string())?;
+    place
+        .wait_reached(at(HOST, 443), Tcp)
+        .with_context(|| place.status().unwrap_or_default().to_string())?;
     told::well(&place)
 }
 

@@ -87,9 +87,9 @@ fn ten_thousand_services_are_forwarded_and_one_more_at_once() -> anyhow::Result<
     let mut text = String::new();
     for number in 0..10_000 {
         let ports = format!("{}:30443", 10_000 + number);
-        let _ = write!(
+        let _ = writeln!(
             text,
-            "{}---\n",
+            "{}---",
             objects::service(&format!("s{number}"), &[("portcullis.dev/host-ports", &ports)])
         );
     }
