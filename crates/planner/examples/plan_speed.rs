@@ -9,7 +9,9 @@ mod objects;
 use std::hint::black_box;
 
 use api::object::ObjectKind;
-use objects::{HostParts, IntoObject, Named, ServiceParts, host, node, pod, service, slice};
+use objects::{
+    HostParts, IntoObject, Named, Readiness, ServiceParts, host, node, pod, service, slice,
+};
 use planner::cluster_view::{Change, ClusterView, Object};
 use planner::forward::{StandingPlan, forward_plan};
 use planner::host_view::HostView;
@@ -64,11 +66,21 @@ fn main() {
         plan.update(&view, &facts).expect("a plan");
         updated.push(started.elapsed());
     }
+    let mut flapped = Vec::new();
+    for round in 0..101 {
+        let ready = if round % 2 == 0 { "False" } else { "True" };
+        let flapping = node("node-7", &["10.1.0.7"]).ready(ready).object();
+        assert!(view.change(Change::Applied(flapping)), "its readiness differs each time");
+        let started = Instant::now();
+        plan.update(&view, &facts).expect("a plan");
+        flapped.push(started.elapsed());
+    }
     for (name, mut times) in [
         ("full plan", full),
         ("copy of the plan", copied),
         ("one Service changes: view", taken_in),
         ("one Service changes: standing plan", updated),
+        ("one node changes: standing plan", flapped),
     ] {
         times.sort_unstable();
         let (median, p99) = (times[times.len() / 2], times[times.len() * 99 / 100]);

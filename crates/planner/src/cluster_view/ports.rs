@@ -76,6 +76,11 @@ impl Ports {
         self.claims.iter().map(|(&(protocol, port), claims)| (protocol, port, claims.as_slice()))
     }
 
+    /// How many ports somebody asks for.
+    pub(crate) fn len(&self) -> usize {
+        self.claims.len()
+    }
+
     /// The claims on one host port.
     pub(crate) fn claims(&self, protocol: Protocol, port: Port) -> &[Claim] {
         self.claims.get(&(protocol, port)).map_or(&[], |it| it)

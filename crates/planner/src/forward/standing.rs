@@ -22,7 +22,9 @@ use crate::host_view::HostView;
 ///
 /// [`update`](Self::update) gives exactly what [`forward_plan`](super::forward_plan) gives. What
 /// it costs depends on what changed since the last update: a Service, a Pod or the place of
-/// endpoints cost their own ports; a node, the Host or the host's own facts cost the whole plan.
+/// endpoints cost their own ports; nodes cost the sets of nodes, and the host's own facts cost
+/// little. Only where a set of nodes comes or goes, or the way into the host changes, and when
+/// the Host itself changes, everything is planned again.
 #[derive(Debug)]
 pub struct StandingPlan {
     host: String,
@@ -39,6 +41,7 @@ pub struct StandingPlan {
 struct Seen {
     version: u64,
     facts: HostView,
+    way_in: Option<Port>,
 }
 
 /// Which forwards an update may have changed.
@@ -85,31 +88,32 @@ impl StandingPlan {
     /// Fails like [`forward_plan`](super::forward_plan), and the plan stays as it was.
     pub fn update(&mut self, view: &ClusterView, facts: &HostView) -> Result<Changed, NoPlan> {
         let settings = self.settings(view)?;
-        let since = self.seen.as_ref().filter(|it| {
-            it.facts == *facts
-                && view.nodes_changed() <= it.version
-                && view.host_changed(&self.host) <= it.version
-        });
-        let ports = match since {
-            Some(it) if it.version == view.version() => return Ok(Changed::Nothing),
-            Some(it) => view.ports().changed_since(it.version),
-            None => None,
-        };
-        let changed = match ports {
-            Some(ports) if ports.is_empty() => Changed::Nothing,
-            Some(ports) => {
-                self.plan_ports(&ports, view, &settings, facts);
+        let way_in = way_in(&settings, facts, &enter(&settings, facts));
+        let host_stands = |it: &Seen| view.host_changed(&self.host) <= it.version;
+        let stands =
+            |it: &Seen| host_stands(it) && it.facts == *facts && view.nodes_changed() <= it.version;
+        let since = self.seen.as_ref();
+        let ports = since.and_then(|it| view.ports().changed_since(it.version));
+        let changed = match (since, ports) {
+            (Some(it), Some(ports)) if stands(it) && ports.is_empty() => Changed::Nothing,
+            (Some(it), Some(ports)) if stands(it) => {
+                self.plan_ports(&ports, view, way_in);
                 Changed::Ports(ports)
             }
-            None => {
-                self.plan_all(view, &settings, facts);
+            (Some(it), Some(ports)) if host_stands(it) && it.way_in == way_in => {
+                self.plan_sets(&ports, view, &settings, facts, way_in);
+                Changed::Everything
+            }
+            (Some(_) | None, _) => {
+                self.plan_all(view, &settings, facts, way_in);
                 Changed::Everything
             }
         };
         self.report(view, facts, &settings);
+        let version = view.version();
         match &mut self.seen {
-            Some(seen) if seen.facts == *facts => seen.version = view.version(),
-            seen => *seen = Some(Seen { version: view.version(), facts: facts.clone() }),
+            Some(seen) if seen.facts == *facts => (seen.version, seen.way_in) = (version, way_in),
+            seen => *seen = Some(Seen { version, facts: facts.clone(), way_in }),
         }
         debug_assert_eq!(check::violations(&self.desired.forwarding), []);
         Ok(changed)
@@ -149,7 +153,13 @@ impl StandingPlan {
     }
 
     /// Plans everything again.
-    fn plan_all(&mut self, view: &ClusterView, settings: &HostSettings, facts: &HostView) {
+    fn plan_all(
+        &mut self,
+        view: &ClusterView,
+        settings: &HostSettings,
+        facts: &HostView,
+        way_in: Option<Port>,
+    ) {
         let Forwarding { entry, options, node_sets, forwards } = &mut self.desired.forwarding;
         *entry = enter(settings, facts);
         *options = Options {
@@ -159,12 +169,13 @@ impl StandingPlan {
         };
         *node_sets = all_node_sets(&self.host, view);
         self.troubles.clear();
-        let mut settled: Vec<(ForwardKey, Forward)> = Vec::with_capacity(forwards.len());
+        // Growing it step by step would copy all of it several times.
+        let mut settled: Vec<(ForwardKey, Forward)> = Vec::with_capacity(view.ports().len());
         if is_open(entry) {
             let ground = Ground {
                 host: &self.host,
                 external: entry.external.is_some(),
-                way_in: way_in(settings, facts, entry),
+                way_in,
                 has_targets: &has_targets(node_sets),
             };
             for (protocol, port, claims) in view.ports().iter() {
@@ -177,13 +188,37 @@ impl StandingPlan {
         *forwards = settled.into_iter().collect();
     }
 
-    /// Plans these ports again.
-    fn plan_ports(
+    /// Plans sets of nodes and destinations again, and of the forwards only these ports, unless
+    /// the others depend on what changed. The way into the host must be what it was.
+    fn plan_sets(
         &mut self,
         ports: &BTreeSet<(Protocol, Port)>,
         view: &ClusterView,
         settings: &HostSettings,
         facts: &HostView,
+        way_in: Option<Port>,
+    ) {
+        let Forwarding { entry, options: _, node_sets, forwards: _ } = &mut self.desired.forwarding;
+        let new_entry = enter(settings, facts);
+        let new_sets = all_node_sets(&self.host, view);
+        let families = |sets| IpFamily::ALL.map(|it| has_targets(sets)(&NodeSetName::OfFamily(it)));
+        let stand = is_open(entry) == is_open(&new_entry)
+            && node_sets.keys().eq(new_sets.keys())
+            && families(node_sets) == families(&new_sets);
+        if stand {
+            (*entry, *node_sets) = (new_entry, new_sets);
+            self.plan_ports(ports, view, way_in);
+        } else {
+            self.plan_all(view, settings, facts, way_in);
+        }
+    }
+
+    /// Plans these ports again.
+    fn plan_ports(
+        &mut self,
+        ports: &BTreeSet<(Protocol, Port)>,
+        view: &ClusterView,
+        way_in: Option<Port>,
     ) {
         let Forwarding { entry, options: _, node_sets, forwards } = &mut self.desired.forwarding;
         let claims = |&(protocol, port): &_| view.ports().claims(protocol, port);
@@ -197,7 +232,7 @@ impl StandingPlan {
         let ground = Ground {
             host: &self.host,
             external: entry.external.is_some(),
-            way_in: way_in(settings, facts, entry),
+            way_in,
             has_targets: &has_targets(node_sets),
         };
         for &(protocol, port) in ports {

@@ -137,16 +137,9 @@ fn ep_15_a_port_that_the_host_itself_listens_on_is_told() {
 
 #[test]
 fn the_port_by_which_the_controller_comes_in_is_never_forwarded() {
-    let forwarded = |address: &str, port: i64, external: Option<&str>| {
-        let ssh = serde_json::json!({
-            "address": address, "port": port, "user": "portcullis", "keyFile": "/etc/key",
-            "hostKey": HOST_KEY,
-        });
-        let edge = HostParts::spec(host("edge", &["eth0", "wg0"]), |it| {
-            it.external_interface = external.map(str::to_owned);
-            it.executor.local = None;
-            it.executor.ssh = Some(serde_json::from_value(ssh).expect("a sound executor"));
-        });
+    let forwarded = |address: &str, port: u16, external: Option<&str>| {
+        let edge = host("edge", &["eth0", "wg0"]).over_ssh(address, port);
+        let edge = HostParts::spec(edge, |it| it.external_interface = external.map(str::to_owned));
         let git = service("git/ssh").port(22, 30022).host_ports("22, 22:30022:udp, 2222");
         let world = [edge.object(), node("n1", &["10.0.0.1"]).object(), git.object()];
         let desired = plan(&view(world));
@@ -160,9 +153,6 @@ fn the_port_by_which_the_controller_comes_in_is_never_forwarded() {
     // Nothing listens on 2222: something before the host translates.
     assert_eq!(forwarded("203.0.113.7", 2222, None), "22/tcp, 2222/tcp, 22/udp");
 }
-
-const HOST_KEY: &str =
-    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl";
 
 #[test]
 fn ep_15_a_listener_on_an_address_that_is_not_forwarded_is_no_collision() {

@@ -9,6 +9,7 @@ mod objects;
 mod pods;
 mod properties;
 mod services;
+mod standing;
 mod status;
 mod view;
 mod world;

@@ -213,12 +213,17 @@ impl Readiness for Pod {
     }
 }
 
+const HOST_KEY: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl";
+
 /// What a Host can be given.
 pub(crate) trait HostParts {
     /// Changes its spec.
     fn spec(self, change: impl FnOnce(&mut HostSpec)) -> Self;
     /// Names its external interface.
     fn external(self, interface: &str) -> Self;
+    /// Has it driven over SSH, at this address and port.
+    fn over_ssh(self, address: &str, port: u16) -> Self;
     /// Lets its status tell these addresses, and whether the host is up to date.
     fn tells(self, addresses: &[&str], applied: &str) -> Self;
 }
@@ -231,6 +236,17 @@ impl HostParts for Host {
 
     fn external(self, interface: &str) -> Self {
         HostParts::spec(self, |it| it.external_interface = Some(interface.to_owned()))
+    }
+
+    fn over_ssh(self, address: &str, port: u16) -> Self {
+        let ssh = serde_json::json!({
+            "address": address, "port": port, "user": "portcullis", "keyFile": "/etc/key",
+            "hostKey": HOST_KEY,
+        });
+        HostParts::spec(self, |it| {
+            it.executor.local = None;
+            it.executor.ssh = Some(serde_json::from_value(ssh).expect("a sound executor"));
+        })
     }
 
     fn tells(mut self, addresses: &[&str], applied: &str) -> Self {

@@ -8,6 +8,7 @@ use k8s_openapi::api::discovery::v1::EndpointConditions;
 use planner::check;
 use planner::cluster_view::{Change, Object};
 use planner::forward::{StandingPlan, forward_plan};
+use planner::host_view::HostView;
 use planner::status::{outcomes, service_addresses};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -20,23 +21,22 @@ use crate::world::{KINDS, facts, plan, service_ref, view};
 proptest! {
     #[test]
     fn a_plan_keeps_its_promises_and_a_standing_plan_is_the_plan(
-        start in world(), changes in prop::collection::vec(change(), 0..12),
+        start in world(), changes in prop::collection::vec((change(), own_facts()), 0..12),
     ) {
         let mut view = view(start);
         let mut standing = StandingPlan::new("edge");
-        let mut before = forward_plan(&view, "edge", &facts());
-        for change in changes {
+        for (change, facts) in changes {
+            let before = forward_plan(&view, "edge", &facts);
             let changed = view.change(change);
-            let now = forward_plan(&view, "edge", &facts());
+            let now = forward_plan(&view, "edge", &facts);
             if let Ok(desired) = &now {
                 prop_assert_eq!(check::violations(&desired.forwarding), []);
             }
             prop_assert!(changed || now == before, "the view said that nothing changed");
-            match standing.update(&view, &facts()) {
+            match standing.update(&view, &facts) {
                 Ok(_) => prop_assert_eq!(Some(standing.desired()), now.as_ref().ok()),
                 Err(error) => prop_assert_eq!(Some(&error), now.as_ref().err()),
             }
-            before = now;
         }
     }
 
@@ -148,18 +148,25 @@ const OF_ANOTHER_HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 /// Adds the host `edge` where it is missing or is not sound.
 fn with_edge(objects: Vec<Object>) -> Vec<Object> {
-    let edge = host("edge", &["eth0", "wg0"]).external("eth0").object();
-    let others = objects.into_iter().filter(|it| it.reference() != edge.reference());
-    others.chain([edge.clone()]).collect()
+    with(host("edge", &["eth0", "wg0"]).external("eth0").object(), objects)
+}
+
+/// Adds an object, in place of the one of its name.
+fn with(object: Object, objects: Vec<Object>) -> Vec<Object> {
+    let others = objects.into_iter().filter(|it| it.reference() != object.reference());
+    others.chain([object.clone()]).collect()
 }
 
 /// Mostly a cluster with a sound host and a node, so that there is something to plan.
 fn world() -> impl Strategy<Value = Vec<Object>> {
     let status = select(vec!["True", "True", "Unknown"]);
-    let sound = (objects(), status).prop_map(|(objects, status)| {
+    let edge = select(vec![
+        host("edge", &["eth0", "wg0"]).external("eth0"),
+        host("edge", &["eth0", "wg0"]).over_ssh("203.0.113.7", 22),
+    ]);
+    let sound = (objects(), status, edge).prop_map(|(objects, status, edge)| {
         let n1 = node("n1", &["10.0.0.1"]).ready(status).object();
-        let others = objects.into_iter().filter(|it| it.reference() != n1.reference());
-        with_edge(others.chain([n1.clone()]).collect())
+        with(edge.object(), with(n1, objects))
     });
     prop_oneof![3 => sound, 1 => objects()]
 }
@@ -182,6 +189,20 @@ fn change() -> impl Strategy<Value = Change> {
             Change::Reset(kind, of_kind.collect())
         }),
     ]
+}
+
+/// What the host says about itself, which changes now and then.
+fn own_facts() -> impl Strategy<Value = HostView> {
+    (0u8..8).prop_map(|which| {
+        let mut facts = facts();
+        match which {
+            0 => facts.addresses.clear(),
+            1 => facts.listeners.clear(),
+            2 => facts.addresses.values_mut().for_each(Vec::clear),
+            _ => {}
+        }
+        facts
+    })
 }
 
 fn object() -> impl Strategy<Value = Object> {
@@ -259,13 +280,14 @@ fn a_host() -> impl Strategy<Value = Object> {
     let interfaces = select(vec![&["eth0", "wg0"][..], &["eth0"], &["eth9"], &[]]);
     let external = select(vec![None, Some("eth0"), Some("eth9")]);
     let told = select(vec![None, Some((&["192.0.2.1"][..], "True")), Some((&[], "False"))]);
-    (select(vec!["edge", "other"]), interfaces, external, told).prop_map(
-        |(name, interfaces, external, told)| {
+    (select(vec!["edge", "other"]), interfaces, external, told, any::<bool>()).prop_map(
+        |(name, interfaces, external, told, ssh)| {
             let host = host(name, interfaces);
             let host = match told {
                 Some((addresses, applied)) => host.tells(addresses, applied),
                 None => host,
             };
+            let host = if ssh { host.over_ssh("203.0.113.7", 22) } else { host };
             HostParts::spec(host, |it| it.external_interface = external.map(str::to_owned)).object()
         },
     )

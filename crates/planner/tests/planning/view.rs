@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::NodeCondition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use planner::cluster_view::{Change, ClusterView, Object};
-use planner::forward::{Changed, NoPlan, StandingPlan, forward_plan};
+use planner::forward::{NoPlan, forward_plan};
 
 use crate::objects::{
     HostParts, IntoObject, Named, Readiness, ServiceParts, host, node, pod, service, slice,
@@ -108,25 +108,6 @@ fn a_change_counts_only_when_planning_reads_it() {
     check(tells("True"), false, "the same addresses");
     check(tells("False"), true, "the addresses of a Host that is behind do not count");
     check(HostParts::spec(edge(), |it| it.hairpin = true).object(), true, "an option of a Host");
-}
-
-#[test]
-fn the_addresses_of_a_host_make_nobody_plan_again() {
-    let mut view = view(plain().into_iter().chain([web("80")]));
-    let mut plan = StandingPlan::new("edge");
-    assert_eq!(plan.update(&view, &facts()), Ok(Changed::Everything));
-    let edge = || host("edge", &["eth0", "wg0"]);
-    assert!(view.change(Change::Applied(edge().tells(&["203.0.113.7"], "True").object())));
-    assert_eq!(plan.update(&view, &facts()), Ok(Changed::Nothing));
-    // A finding is told, and changes no forward.
-    let broken = service("web/broken").host_ports("x").object();
-    assert!(view.change(Change::Applied(broken)));
-    assert_eq!(plan.update(&view, &facts()), Ok(Changed::Nothing));
-    assert_eq!(plan.desired().findings.len(), 1);
-    // An option is a reason to plan.
-    let masquerades = HostParts::spec(edge(), |it| it.masquerade = true);
-    assert!(view.change(Change::Applied(masquerades.tells(&["203.0.113.7"], "True").object())));
-    assert_eq!(plan.update(&view, &facts()), Ok(Changed::Everything));
 }
 
 #[test]
