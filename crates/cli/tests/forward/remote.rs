@@ -116,9 +116,10 @@ fn ep12_a_host_that_does_not_answer_delays_no_other() -> anyhow::Result<()> {
     place
         .write("blog", &objects::service("blog", &[("portcullis.dev/host-ports", "444:30443")]))?;
     place.wait_reached(at(HOST, 444), Tcp)?;
-    let status = remote.status()?;
-    assert!(status["hosts"]["silent"]["revision"].as_u64() == Some(0), "{status}");
-    Ok(())
+    wait::until_ok("the silent host is known and not reached", PATIENCE, || {
+        let status = remote.status()?;
+        Ok((status["hosts"]["silent"]["revision"].as_u64() == Some(0)).then_some(()))
+    })
 }
 
 #[test]
