@@ -45,7 +45,7 @@ fn a_node_or_the_host_itself_changes_only_the_forwards_that_depend_on_it() {
     world.apply(nodes()[0].clone().ready("False").object());
     world.follow();
     assert_eq!(world.forwards(), "");
-    nodes().map(|it| world.apply(it.object()));
+    nodes().into_iter().for_each(|it| world.apply(it.object()));
     world.follow();
     assert_eq!(world.forwards(), "80/tcp 81/tcp 82/tcp 83/tcp");
 
