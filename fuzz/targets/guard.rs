@@ -157,7 +157,8 @@ fn restore(document: &str) {
                 assert!(known || value.starts_with("PORTCULLIS-") || !ours, "{line:?}");
             }
         }
-        assert!(targets <= 1, "{line:?}");
+        // iptables refuses a second target itself; a rule of ours has none even to be refused.
+        assert!(targets <= 1 || !ours, "{line:?}");
     }
 }
 

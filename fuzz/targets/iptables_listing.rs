@@ -34,10 +34,14 @@ pub(crate) fn law(input: &[u8]) {
     }
 }
 
-/// A jump into our chains that matches packets in a way that the guard does not know is told, and
-/// somebody has to remove it by hand.
+/// A jump into our chains that matches packets in a way that the guard does not know, or from a
+/// chain whose name cannot be written, is told, and somebody has to remove it by hand.
 fn permitted(command: &Command) {
-    let jump = |line: &str| line.starts_with("-D ") && !line.starts_with("-D PORTCULLIS-");
+    let jump = |line: &str| {
+        let chain = line.strip_prefix("-D ").and_then(|it| it.split(' ').next());
+        let inner = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        chain.is_some_and(|it| !it.starts_with("PORTCULLIS-") || !it.chars().all(inner))
+    };
     match guard::check(command) {
         Ok(()) => {}
         Err(Refusal::Line { line, .. }) if jump(&line) => {}

@@ -35,7 +35,7 @@ impl FromStr for HostKey {
     fn from_str(line: &str) -> Result<Self, Self::Err> {
         PublicKey::from_openssh(line.trim())
             .map(Self)
-            .map_err(|source| KeyError::PublicKey(source.to_string()))
+            .map_err(|source| KeyError::PublicKey(on_one_line(&source)))
     }
 }
 
@@ -49,6 +49,12 @@ impl HostKey {
     pub(super) fn key(&self) -> &PublicKey {
         &self.0
     }
+}
+
+/// What the library says may repeat parts of the key's text.
+fn on_one_line(source: &impl fmt::Display) -> String {
+    let plain = |it: char| if it == '\'' { it.into() } else { it.escape_debug().to_string() };
+    source.to_string().chars().take(200).map(plain).collect()
 }
 
 /// The private key that we log in with. Never printed.
@@ -66,7 +72,7 @@ impl ClientKey {
             if matches!(source, russh::keys::Error::KeyIsEncrypted) {
                 return KeyError::Passphrase;
             }
-            KeyError::PrivateKey(source.to_string())
+            KeyError::PrivateKey(on_one_line(&source))
         })?;
         if key.is_encrypted() {
             return Err(KeyError::Passphrase);
