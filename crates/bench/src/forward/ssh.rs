@@ -59,7 +59,7 @@ fn measure(setting: &Setting, mode: &str) -> Result<Row> {
     other.nft("add table inet peer\nadd set inet peer s { type inet_service; }\n")?;
 
     let (mut ours, mut fresh) = (Vec::new(), Vec::new());
-    for round in 0..setting.rounds(100, 10) {
+    for round in 0..setting.rounds(70, 10) {
         let wished =
             [format!("9000:{NODE_PORT}"), format!("9000:{}", NODE_PORT + 1), String::new()];
         for wish in wished {
