@@ -47,8 +47,10 @@ pub fn check(command: &Command) -> Result<(), Refusal> {
     let args: Vec<_> = command.args.iter().map(String::as_str).collect();
     let refused = || Err(Refusal::Command(excerpt(&command.to_string(), 200)));
     // Readers and programs must agree on what a line is.
-    if command.stdin.chars().any(|it| it.is_control() && !matches!(it, '\n' | '\t')) {
-        return refused();
+    let odd = |it: &str| it.contains(|c: char| c.is_control() && c != '\t');
+    if let Some((index, line)) = command.stdin.split('\n').enumerate().find(|(_, it)| odd(it)) {
+        let (program, line) = (command.program.name(), excerpt(line, 200));
+        return Err(Refusal::Line { program, number: index + 1, line });
     }
     let reads = match (command.program, args.as_slice()) {
         (Program::Nft, ["-f", "-"]) => return nft::check(&command.stdin),

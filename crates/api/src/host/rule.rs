@@ -89,7 +89,7 @@ pub(super) const ONE_KEY: Rule = Rule {
 };
 
 pub(super) const KEY_FILE: Rule = Rule {
-    cel: "self.startsWith('/') && !self.matches('[[:cntrl:]]')",
+    cel: r"self.startsWith('/') && !self.matches('\\p{Cc}')",
     problem: "not an absolute path",
     remedy: "write the whole path, such as /etc/portcullis/id_ed25519",
 };

@@ -159,7 +159,7 @@ impl FromStr for KeyFile {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let valid = text.starts_with('/')
             && text.chars().count() <= 4096
-            && !text.bytes().any(|it| it.is_ascii_control());
+            && !text.contains(char::is_control);
         if valid {
             Ok(Self(text.to_owned()))
         } else {

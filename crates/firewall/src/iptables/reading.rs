@@ -49,6 +49,9 @@ pub(crate) enum Target {
 
 /// Reads a rule; `None` when it is not one that we write.
 pub(crate) fn rule(text: &str) -> Option<Rule> {
+    if text.contains(char::is_control) {
+        return None;
+    }
     let words = words::split(text)?;
     let mut words = words.iter().map(String::as_str);
     let mut rule = Rule::default();
