@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench cluster cluster-down bless fuzz clean
+.PHONY: help setup demo test lint bench conformance cluster cluster-down bless fuzz clean
 
 # Large builds are kept here between checkouts, keyed by version.
 export PORTCULLIS_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/portcullis
@@ -37,6 +37,11 @@ bench: ## measure beside real peers; JOB=forward for one job
 	scripts/setup packet kubernetes images
 	cargo build --release --package cli --package bench
 	target/release/portcullis-bench $(or $(JOB),forward)
+
+conformance: ## run the official Gateway API conformance suite against pods on a real cluster; TEST=NAME for one test
+	scripts/setup packet kubernetes images gateway conformance
+	cargo build --release --package cli
+	cargo run --quiet --release --package testkit --bin conformance -- $(if $(TEST),--test $(TEST))
 
 cluster: ## start a real two-node Kubernetes to play with; prints its KUBECONFIG
 	scripts/setup packet kubernetes images

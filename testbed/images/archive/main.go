@@ -1,8 +1,9 @@
-// Command archive packs one static program into a container image that `ctr images import` understands.
+// Command archive packs one program into a container image that `ctr images import` understands.
 //
-//	archive IMAGE PROGRAM OUTPUT.tar
+//	archive IMAGE[,IMAGE...] PROGRAM OUTPUT.tar [LIBRARY...]
 //
-// The image has one layer with one file, /NAME, which is also its entry point. Equal input gives equal bytes.
+// The image has one layer: /NAME, which is also its entry point, and each library at its own absolute path, for a
+// program that is not static. It is imported under each of the image names. Equal input gives equal bytes.
 package main
 
 import (
@@ -15,27 +16,37 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 )
 
 func main() {
-	if len(os.Args) != 4 {
-		fmt.Fprintln(os.Stderr, "usage: archive IMAGE PROGRAM OUTPUT.tar")
+	if len(os.Args) < 4 {
+		fmt.Fprintln(os.Stderr, "usage: archive IMAGE[,IMAGE...] PROGRAM OUTPUT.tar [LIBRARY...]")
 		os.Exit(2)
 	}
-	if err := write(os.Args[1], os.Args[2], os.Args[3]); err != nil {
+	images := strings.Split(os.Args[1], ",")
+	if err := write(images, os.Args[2], os.Args[3], os.Args[4:]); err != nil {
 		fmt.Fprintf(os.Stderr, "archive: %v\n", err)
 		os.Exit(1)
 	}
 }
 
-func write(image, program, output string) error {
+func write(images []string, program, output string, libraries []string) error {
 	binary, err := os.ReadFile(program)
 	if err != nil {
 		return err
 	}
 	name := filepath.Base(program)
 
-	layer, err := pack(file{name, 0o755, binary})
+	files := []file{{name, 0o755, binary}}
+	for _, library := range libraries {
+		content, err := os.ReadFile(library)
+		if err != nil {
+			return err
+		}
+		files = append(files, file{strings.TrimPrefix(library, "/"), 0o755, content})
+	}
+	layer, err := pack(files...)
 	if err != nil {
 		return err
 	}
@@ -56,7 +67,7 @@ func write(image, program, output string) error {
 	configName := hex.EncodeToString(digest[:]) + ".json"
 
 	manifest, err := json.Marshal([]map[string]any{{
-		"Config": configName, "RepoTags": []string{image}, "Layers": []string{diffID + ".tar"},
+		"Config": configName, "RepoTags": images, "Layers": []string{diffID + ".tar"},
 	}})
 	if err != nil {
 		return err
