@@ -3,5 +3,14 @@
 //! An agent dials and a gateway accepts; both then hold a session, whatever carries it. A *carrier*
 //! moves the control channel and the flows of one session; [`link`] says what every carrier does,
 //! and each passes the same tests.
+//!
+//! A gateway starts an [`acceptor::Acceptor`] and takes sessions from it; an agent calls
+//! [`dialler::dial`]. What both then hold is in [`session`].
 
+pub mod acceptor;
+pub mod dialler;
 pub mod link;
+pub mod peer;
+pub mod session;
+
+mod tls;

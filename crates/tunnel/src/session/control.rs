@@ -1,0 +1,414 @@
+//! The control channel in motion: messages out, messages in, and whether the other end lives.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use minicbor::{Decode, Encode};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tunnel_proto::liveness::{DEAD_AFTER, Due, Liveness};
+use tunnel_proto::message::{ToAgent, ToGateway};
+
+use super::Ended;
+use super::channel::{Channel, Receiving, Sending};
+
+/// Messages that may wait for whoever takes them, in either direction.
+const WAITING: usize = 1024;
+
+/// How long an end that closes waits for what it said to be sent.
+const PARTING: Duration = Duration::from_secs(1);
+
+/// A message of one direction.
+pub trait Message:
+    fmt::Debug + Encode<()> + for<'b> Decode<'b, ()> + Send + Sync + 'static
+{
+    /// Asks for a [`Self::pong`].
+    fn ping(number: u64) -> Self;
+    /// Answers a ping.
+    fn pong(number: u64) -> Self;
+    /// What it says to the control channel itself, if it does.
+    fn signal(&self) -> Option<Signal>;
+}
+
+/// What a message can say to the control channel itself.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Signal {
+    /// Wants a pong.
+    Ping(u64),
+    /// Answers a ping.
+    Pong(u64),
+    /// A newer session, with this epoch, has taken over.
+    Evicted(u64),
+}
+
+impl Message for ToGateway {
+    fn ping(number: u64) -> Self {
+        Self::Ping(number)
+    }
+
+    fn pong(number: u64) -> Self {
+        Self::Pong(number)
+    }
+
+    fn signal(&self) -> Option<Signal> {
+        match self {
+            Self::Ping(number) => Some(Signal::Ping(*number)),
+            Self::Pong(number) => Some(Signal::Pong(*number)),
+            Self::Hello(_)
+            | Self::Desired(_)
+            | Self::Serving(_)
+            | Self::Drain
+            | Self::Certificate(_)
+            | Self::Adopt(_)
+            | Self::Reveal(_) => None,
+        }
+    }
+}
+
+impl Message for ToAgent {
+    fn ping(number: u64) -> Self {
+        Self::Ping(number)
+    }
+
+    fn pong(number: u64) -> Self {
+        Self::Pong(number)
+    }
+
+    fn signal(&self) -> Option<Signal> {
+        match self {
+            Self::Ping(number) => Some(Signal::Ping(*number)),
+            Self::Pong(number) => Some(Signal::Pong(*number)),
+            Self::Evicted { by } => Some(Signal::Evicted(*by)),
+            Self::Welcome(_)
+            | Self::Report(_)
+            | Self::Drain
+            | Self::CertificateWanted(_)
+            | Self::Adopting(_)
+            | Self::Spare(_) => None,
+        }
+    }
+}
+
+/// One end of a session's control channel.
+#[derive(Debug)]
+pub struct Control<Out, In> {
+    outbox: Outbox<Out>,
+    inbox: mpsc::Receiver<In>,
+    status: Status,
+}
+
+impl<Out: Message, In: Message> Control<Out, In> {
+    /// Sets a channel in motion. It stays so until the session ends, which it does too when this
+    /// value is dropped.
+    pub(crate) fn start<R, W>(channel: Channel<R, W>, status: Status) -> Self
+    where
+        R: AsyncRead + Send + Unpin + 'static,
+        W: AsyncWrite + Send + Unpin + 'static,
+    {
+        let (outbox, outgoing) = mpsc::channel(WAITING);
+        let (incoming, inbox) = mpsc::channel(WAITING);
+        let outbox = Outbox { queue: outbox, status: status.clone() };
+        tokio::spawn(pump(channel, status.clone(), outbox.clone(), outgoing, incoming));
+        Self { outbox, inbox, status }
+    }
+
+    /// The next message; `None` when the session has ended and nothing is left.
+    pub async fn receive(&mut self) -> Option<In> {
+        self.inbox.recv().await
+    }
+
+    /// Queues a message. Never waits; a queue that is full ends the session.
+    ///
+    /// # Errors
+    ///
+    /// Why the session has ended, when it has.
+    pub fn send(&self, message: Out) -> Result<(), Ended> {
+        self.outbox.send(message)
+    }
+
+    /// The sending part, to keep elsewhere.
+    #[must_use]
+    pub fn outbox(&self) -> &Outbox<Out> {
+        &self.outbox
+    }
+
+    /// How the session does, to keep elsewhere.
+    #[must_use]
+    pub fn status(&self) -> &Status {
+        &self.status
+    }
+}
+
+impl<Out, In> Drop for Control<Out, In> {
+    fn drop(&mut self) {
+        self.status.end(Ended::Here);
+    }
+}
+
+/// Takes messages for the other end.
+pub struct Outbox<M> {
+    queue: mpsc::Sender<M>,
+    status: Status,
+}
+
+impl<M> Outbox<M> {
+    /// Queues a message. Never waits; a queue that is full ends the session.
+    ///
+    /// # Errors
+    ///
+    /// Why the session has ended, when it has.
+    pub fn send(&self, message: M) -> Result<(), Ended> {
+        if let Some(ended) = self.status.ended() {
+            return Err(ended);
+        }
+        self.queue.try_send(message).map_err(|_| {
+            self.status.end(Ended::Overrun);
+            self.status.ended().unwrap_or(Ended::Overrun)
+        })
+    }
+}
+
+impl<M> Clone for Outbox<M> {
+    fn clone(&self) -> Self {
+        Self { queue: self.queue.clone(), status: self.status.clone() }
+    }
+}
+
+impl<M> fmt::Debug for Outbox<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outbox").field("waiting", &(WAITING - self.queue.capacity())).finish()
+    }
+}
+
+/// How a session does. Clones tell of the same session.
+#[derive(Clone)]
+pub struct Status(Arc<Inner>);
+
+struct Inner {
+    began: Instant,
+    ended: watch::Sender<Option<Ended>>,
+    /// Bytes came, on whichever connection of the session.
+    heard: AtomicBool,
+    /// In nanoseconds; 0 before the first is measured.
+    round_trip: AtomicU64,
+    doubtful: AtomicBool,
+}
+
+impl Status {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Inner {
+            began: Instant::now(),
+            ended: watch::Sender::new(None),
+            heard: AtomicBool::new(false),
+            round_trip: AtomicU64::new(0),
+            doubtful: AtomicBool::new(false),
+        }))
+    }
+
+    /// When the session began.
+    #[must_use]
+    pub fn began(&self) -> Instant {
+        self.0.began
+    }
+
+    /// The smoothed round-trip time of messages, if one is known.
+    #[must_use]
+    pub fn round_trip(&self) -> Option<Duration> {
+        let nanoseconds = self.0.round_trip.load(Ordering::Relaxed);
+        (nanoseconds > 0).then(|| Duration::from_nanos(nanoseconds))
+    }
+
+    /// Whether nothing was heard for so long that new flows should rather go elsewhere.
+    #[must_use]
+    pub fn is_doubtful(&self) -> bool {
+        self.0.doubtful.load(Ordering::Relaxed)
+    }
+
+    /// Why the session has ended, if it has.
+    #[must_use]
+    pub fn ended(&self) -> Option<Ended> {
+        self.0.ended.borrow().clone()
+    }
+
+    /// Waits until the session has ended.
+    pub async fn until_ended(&self) -> Ended {
+        let mut ended = self.0.ended.subscribe();
+        match ended.wait_for(Option::is_some).await {
+            Ok(ended) => ended.clone().unwrap_or(Ended::Here),
+            // The sender lives as long as this value.
+            Err(_) => Ended::Here,
+        }
+    }
+
+    /// Ends the session, unless it has ended already: messages that were queued before are still
+    /// sent, then everything is closed.
+    pub fn end(&self, why: Ended) {
+        self.0.ended.send_if_modified(|ended| {
+            let first = ended.is_none();
+            if first {
+                *ended = Some(why);
+            }
+            first
+        });
+    }
+
+    /// Bytes came from the other end on a connection of this session.
+    pub(crate) fn heard(&self) {
+        // A store costs less when others only read.
+        if !self.0.heard.load(Ordering::Relaxed) {
+            self.0.heard.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl fmt::Debug for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Status")
+            .field("round_trip", &self.round_trip())
+            .field("ended", &self.ended())
+            .finish_non_exhaustive()
+    }
+}
+
+async fn pump<R, W, Out: Message, In: Message>(
+    channel: Channel<R, W>,
+    status: Status,
+    outbox: Outbox<Out>,
+    mut outgoing: mpsc::Receiver<Out>,
+    incoming: mpsc::Sender<In>,
+) where
+    R: AsyncRead + Send + Unpin,
+    W: AsyncWrite + Send + Unpin,
+{
+    let Channel { mut receiving, sending } = channel;
+    let (pongs, answered) = mpsc::unbounded_channel();
+    let alive = keep_alive(&status, &outbox, answered);
+    let received = receive(&mut receiving, &status, &outbox, &incoming, pongs);
+    let sent = send(sending, &status, &mut outgoing);
+    tokio::pin!(sent);
+    let ended = tokio::select! {
+        ended = alive => ended,
+        ended = received => ended,
+        // Having said everything after the end was said, or never.
+        ended = &mut sent => {
+            status.end(ended);
+            return;
+        }
+        ended = status.until_ended() => ended,
+    };
+    status.end(ended.clone());
+    drop(incoming);
+    if !matches!(ended, Ended::Silent(_) | Ended::Broken(_)) {
+        let _said_or_not = tokio::time::timeout(PARTING, sent).await;
+    }
+}
+
+/// Sends what is queued; after the end, what is left, and that nothing follows.
+async fn send<W: AsyncWrite + Unpin, Out: Message>(
+    mut sending: Sending<W>,
+    status: &Status,
+    outgoing: &mut mpsc::Receiver<Out>,
+) -> Ended {
+    loop {
+        let message = tokio::select! {
+            biased;
+            message = outgoing.recv() => message,
+            _ = status.until_ended() => None,
+        };
+        let sent = match message {
+            Some(message) => sending.send(&message).await,
+            None => {
+                let _gone = sending.finish().await;
+                return status.ended().unwrap_or(Ended::Here);
+            }
+        };
+        if let Err(error) = sent {
+            return broken(&error);
+        }
+    }
+}
+
+async fn receive<R: AsyncRead + Unpin, Out: Message, In: Message>(
+    receiving: &mut Receiving<R>,
+    status: &Status,
+    outbox: &Outbox<Out>,
+    incoming: &mpsc::Sender<In>,
+    pongs: mpsc::UnboundedSender<u64>,
+) -> Ended {
+    loop {
+        let message = match receiving.next::<In>(|| status.heard()).await {
+            Ok(Some(message)) => message,
+            Ok(None) => return Ended::There,
+            Err(error) => return broken(&error),
+        };
+        match message.signal() {
+            Some(Signal::Ping(number)) => {
+                if let Err(ended) = outbox.send(Out::pong(number)) {
+                    return ended;
+                }
+            }
+            Some(Signal::Pong(number)) => {
+                // Whoever takes them lives as long as this.
+                let _taken = pongs.send(number);
+            }
+            Some(Signal::Evicted(by)) => return Ended::Evicted { by },
+            None => {
+                if incoming.try_send(message).is_err() {
+                    return Ended::Overrun;
+                }
+            }
+        }
+    }
+}
+
+async fn keep_alive<Out: Message>(
+    status: &Status,
+    outbox: &Outbox<Out>,
+    mut answered: mpsc::UnboundedReceiver<u64>,
+) -> Ended {
+    let mut liveness = Liveness::new(Duration::ZERO);
+    let now = || status.0.began.elapsed();
+    loop {
+        if status.0.heard.swap(false, Ordering::Relaxed) {
+            liveness.received(now());
+        }
+        while let Some(due) = liveness.handle_timeout(now()) {
+            match due {
+                Due::Ping(number) => {
+                    if let Err(ended) = outbox.send(Out::ping(number)) {
+                        return ended;
+                    }
+                }
+                Due::Dead => return Ended::Silent(DEAD_AFTER),
+            }
+        }
+        let at = now();
+        status.0.doubtful.store(liveness.is_doubtful(at), Ordering::Relaxed);
+        // Bytes on other connections leave a mark only; look at it often enough.
+        let next = liveness.poll_timeout().min(at + LOOK_EVERY);
+        tokio::select! {
+            () = tokio::time::sleep_until(status.0.began + next) => {}
+            Some(number) = answered.recv() => {
+                liveness.handle_pong(number, now());
+                if let Some(round_trip) = liveness.round_trip() {
+                    let nanoseconds = u64::try_from(round_trip.as_nanos()).unwrap_or(u64::MAX);
+                    status.0.round_trip.store(nanoseconds.max(1), Ordering::Relaxed);
+                }
+            }
+        }
+    }
+}
+
+/// How often marks of bytes on other connections are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+fn broken(error: &io::Error) -> Ended {
+    match error.kind() {
+        io::ErrorKind::InvalidData => Ended::Nonsense(error.to_string()),
+        _ => Ended::Broken(error.to_string()),
+    }
+}
