@@ -132,6 +132,43 @@ pub struct Desired {
     /// Every port, ordered by address, protocol and port; each triple at most once.
     #[n(1)]
     pub ports: Vec<PublishedPort>,
+    /// The traffic that the cluster wants to stay within. A gateway's own configuration can be
+    /// stricter, never laxer.
+    #[n(2)]
+    pub quota: Option<QuotaWish>,
+}
+
+/// How much traffic a month may have, and what happens beyond.
+#[derive(Clone, Copy, Debug, Decode, Encode, Eq, PartialEq)]
+pub struct QuotaWish {
+    /// Bytes a month, both directions.
+    #[n(0)]
+    pub bytes: u64,
+    /// The day of the month, in UTC, on which a new month begins; later than the month's last day
+    /// means its last day.
+    #[n(1)]
+    pub reset_day: u8,
+    /// What happens beyond.
+    #[n(2)]
+    pub action: QuotaAction,
+    /// For [`QuotaAction::Shape`]: bits a second, both directions together.
+    #[n(3)]
+    pub shape_bits_per_second: u64,
+}
+
+/// What happens when a month's traffic is used up.
+#[derive(Clone, Copy, Debug, Decode, Encode, Eq, PartialEq)]
+#[cbor(index_only)]
+pub enum QuotaAction {
+    /// It is said, and nothing else.
+    #[n(0)]
+    Warn,
+    /// Flows become slow.
+    #[n(1)]
+    Shape,
+    /// New flows are refused, and open ones are closed.
+    #[n(2)]
+    Stop,
 }
 
 /// A gateway address and port that leads to backends.
@@ -267,6 +304,10 @@ pub struct Report {
     /// Traffic in the current period, if it is counted.
     #[n(4)]
     pub quota: Option<QuotaReport>,
+    /// What a person should know about the gateway, one sentence each: limits that are kept by the
+    /// program because the kernel's are not available, socket buffers that are small.
+    #[cbor(n(5), default)]
+    pub notes: Vec<String>,
 }
 
 /// The state of a published port.
@@ -299,6 +340,44 @@ pub struct PortReport {
     /// Flows that no agent took.
     #[n(8)]
     pub failed: u64,
+    /// What the last probe of the public port found, once there was one.
+    #[n(9)]
+    pub probed: Option<Probed>,
+}
+
+/// A probe: the gateway dials its own public port through the kernel, and the flow goes the whole
+/// way to the backend.
+#[derive(Clone, Debug, Decode, Encode, Eq, PartialEq)]
+pub struct Probed {
+    /// When, in seconds since 1970.
+    #[n(0)]
+    pub at: u64,
+    /// How far it came.
+    #[n(1)]
+    pub reached: Reached,
+}
+
+/// How far a probe came. Everything but [`Reached::Backend`] names the hop that fails.
+#[derive(Clone, Debug, Decode, Encode, Eq, PartialEq)]
+pub enum Reached {
+    /// The backend answered, after this many microseconds.
+    #[n(0)]
+    Backend(#[n(0)] u64),
+    /// The gateway does not have the port.
+    #[n(1)]
+    NotBound(#[n(0)] String),
+    /// The port is bound, but connections do not come through: a packet filter.
+    #[n(2)]
+    Filtered(#[n(0)] String),
+    /// No agent is connected.
+    #[n(3)]
+    NoLink,
+    /// No connected agent has taken the flow.
+    #[n(4)]
+    Agent(#[n(0)] String),
+    /// An agent took it, and the backend did not answer.
+    #[n(5)]
+    Endpoint(#[n(0)] String),
 }
 
 /// What became of a published port.
@@ -392,6 +471,10 @@ pub struct Open {
     /// The name that the visitor asked for, if it was looked at.
     #[n(4)]
     pub server_name: Option<String>,
+    /// The gateway probes: there is no visitor, and the flow ends as soon as the backend has
+    /// answered. With the PROXY protocol, version 2, the command is `LOCAL`.
+    #[cbor(n(5), default)]
+    pub probe: bool,
 }
 
 /// Why an agent takes no flow.

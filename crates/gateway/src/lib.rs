@@ -1,0 +1,15 @@
+//! The public side of tunnels.
+//!
+//! A gateway listens where its clusters wish it and its own configuration grants it, admits
+//! visitors, asks an agent to take each, and carries bytes. It dials nobody.
+//!
+//! - What is listened on belongs to the wish, not to a session: agents come and go, listening
+//!   sockets stay, also over a restart and an upgrade.
+//! - What a cluster may do is in the gateway's own [`config`]; a stolen agent key can do no more.
+//! - Gateways share nothing and need no coordinator.
+
+pub mod config;
+mod filter;
+mod port;
+mod socket;
+mod state;
