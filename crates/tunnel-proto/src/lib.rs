@@ -5,5 +5,12 @@
 //! in [`frame`]. Whoever asks these types for a decision says what time it is; time is a
 //! [`std::time::Duration`] since a start that the asker chose and keeps.
 
+pub mod backoff;
+pub mod choice;
+pub mod control;
+pub mod desired;
 pub mod frame;
+pub mod liveness;
 pub mod message;
+pub mod server_name;
+pub mod sessions;
