@@ -12,5 +12,6 @@ pub mod dialler;
 pub mod link;
 pub mod peer;
 pub mod session;
+pub mod trust;
 
 mod tls;
