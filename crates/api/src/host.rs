@@ -15,6 +15,7 @@ mod status;
 pub use manifest::read_manifest;
 pub use settings::{Backend, Executor, HostSettings};
 pub use spec::{ExecutorSpec, Host, HostSpec, LocalSpec, SecretKeyRef, SshSpec};
+pub(crate) use ssh::read_ip;
 pub use ssh::{
     HostKey, KeyFile, KeySource, NetworkAddress, ParseSshValueError, SshMode, SshSettings, UserName,
 };

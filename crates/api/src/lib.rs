@@ -6,6 +6,8 @@
 //! other objects exist.
 
 pub mod annotation;
+pub mod edge_gateway;
+pub mod gateway_api;
 pub mod host;
 pub mod interface;
 pub mod name;
@@ -13,4 +15,6 @@ pub mod object;
 pub mod port;
 pub mod port_range;
 pub mod problem;
+mod rule;
+pub mod server_name;
 pub mod source_range;

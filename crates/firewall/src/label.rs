@@ -63,14 +63,8 @@ pub(crate) fn excerpt(text: &str, longest: usize) -> String {
 }
 
 fn write_owner(text: &mut String, owner: &ObjectRef) {
-    let kind = match owner.kind {
-        api::object::ObjectKind::Service => "Service ",
-        api::object::ObjectKind::Pod => "Pod ",
-        api::object::ObjectKind::Node => "Node ",
-        api::object::ObjectKind::EndpointSlice => "EndpointSlice ",
-        api::object::ObjectKind::Host => "Host ",
-    };
-    text.push_str(kind);
+    text.push_str(owner.kind.name());
+    text.push(' ');
     if let Some(namespace) = &owner.namespace {
         text.push_str(namespace);
         text.push('/');

@@ -32,14 +32,7 @@ impl Observed {
 /// Reads what [`owner_comment`](crate::label::owner_comment) wrote.
 fn owner(comment: &str) -> Option<ObjectRef> {
     let (kind, name) = comment.split_once(' ')?;
-    let kinds = [
-        ObjectKind::Service,
-        ObjectKind::Pod,
-        ObjectKind::Node,
-        ObjectKind::EndpointSlice,
-        ObjectKind::Host,
-    ];
-    let kind = kinds.into_iter().find(|it| it.to_string() == kind)?;
+    let kind = ObjectKind::ALL.into_iter().find(|it| it.name() == kind)?;
     Some(match name.split_once('/') {
         Some((namespace, name)) => ObjectRef::namespaced(kind, namespace, name),
         None => ObjectRef::cluster(kind, name),

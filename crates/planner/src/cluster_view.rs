@@ -19,57 +19,15 @@ use std::sync::Arc;
 
 use api::host::HostSettings;
 use api::object::{ObjectKind, ObjectRef};
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use crate::finding::Finding;
+pub use crate::object::{Change, Object};
 use endpoints::{Endpoints, Readiness};
 use host::HostEntry;
 use node::{NodeChange, NodeEntry, Nodes};
-use owner::{Owner, reference};
+use owner::Owner;
 use ports::Ports;
 use wish::Wish;
-
-/// An object of a kind that we read.
-#[derive(Clone, Debug)]
-pub enum Object {
-    /// A Service.
-    Service(Box<Service>),
-    /// A Node.
-    Node(Box<Node>),
-    /// A Pod.
-    Pod(Box<Pod>),
-    /// An EndpointSlice.
-    EndpointSlice(Box<EndpointSlice>),
-    /// A Host.
-    Host(Box<api::host::Host>),
-}
-
-impl Object {
-    /// Names the object. One without a namespace is in `default`, as `kubectl` has it.
-    #[must_use]
-    pub fn reference(&self) -> ObjectRef {
-        match self {
-            Self::Service(it) => reference(ObjectKind::Service, &it.metadata),
-            Self::Node(it) => reference(ObjectKind::Node, &it.metadata),
-            Self::Pod(it) => reference(ObjectKind::Pod, &it.metadata),
-            Self::EndpointSlice(it) => reference(ObjectKind::EndpointSlice, &it.metadata),
-            Self::Host(it) => reference(ObjectKind::Host, &it.metadata),
-        }
-    }
-}
-
-/// Something that happened to the objects.
-#[derive(Clone, Debug)]
-pub enum Change {
-    /// The object is new, or is now like this.
-    Applied(Object),
-    /// The object is gone.
-    Deleted(ObjectRef),
-    /// These are all objects of the kind; every other one is gone. Sent for the first list and
-    /// for every list after a gap.
-    Reset(ObjectKind, Vec<Object>),
-}
 
 /// The cluster as planning sees it.
 #[derive(Debug, Default)]
@@ -110,7 +68,7 @@ impl ClusterView {
             Change::Deleted(object) => self.delete(&object, version),
             Change::Reset(kind, objects) => {
                 let present: BTreeSet<_> = objects.iter().map(Object::reference).collect();
-                let mut changed = self.listed.insert(kind);
+                let mut changed = KINDS.contains(&kind) && self.listed.insert(kind);
                 for gone in self.known(kind).filter(|it| !present.contains(it)).collect::<Vec<_>>()
                 {
                     changed |= self.delete(&gone, version);
@@ -170,7 +128,18 @@ impl ClusterView {
             ObjectKind::Service | ObjectKind::Pod => &self.owners.get(object)?.uid,
             ObjectKind::Node => &self.nodes.get(&object.name)?.uid,
             ObjectKind::Host => &self.hosts.get(&object.name)?.uid,
-            ObjectKind::EndpointSlice => return None,
+            ObjectKind::EndpointSlice
+            | ObjectKind::Namespace
+            | ObjectKind::Secret
+            | ObjectKind::GatewayClass
+            | ObjectKind::Gateway
+            | ObjectKind::ListenerSet
+            | ObjectKind::TcpRoute
+            | ObjectKind::UdpRoute
+            | ObjectKind::TlsRoute
+            | ObjectKind::HttpRoute
+            | ObjectKind::ReferenceGrant
+            | ObjectKind::EdgeGateway => return None,
         };
         Some(uid.as_ref()).filter(|it| !it.is_empty())
     }
@@ -301,6 +270,17 @@ impl ClusterView {
                     .keys()
                     .map(move |(namespace, name)| ObjectRef::namespaced(kind, namespace, name)),
             ),
+            ObjectKind::Namespace
+            | ObjectKind::Secret
+            | ObjectKind::GatewayClass
+            | ObjectKind::Gateway
+            | ObjectKind::ListenerSet
+            | ObjectKind::TcpRoute
+            | ObjectKind::UdpRoute
+            | ObjectKind::TlsRoute
+            | ObjectKind::HttpRoute
+            | ObjectKind::ReferenceGrant
+            | ObjectKind::EdgeGateway => Box::new(std::iter::empty()),
         }
     }
 
@@ -341,6 +321,18 @@ impl ClusterView {
                 }
                 true
             }
+            // What is published is none of a host's concern.
+            Object::Namespace(_)
+            | Object::Secret(_)
+            | Object::GatewayClass(_)
+            | Object::Gateway(_)
+            | Object::ListenerSet(_)
+            | Object::TcpRoute(_)
+            | Object::UdpRoute(_)
+            | Object::TlsRoute(_)
+            | Object::HttpRoute(_)
+            | Object::ReferenceGrant(_)
+            | Object::EdgeGateway(_) => false,
         }
     }
 
@@ -360,6 +352,17 @@ impl ClusterView {
                 }
                 known
             }
+            ObjectKind::Namespace
+            | ObjectKind::Secret
+            | ObjectKind::GatewayClass
+            | ObjectKind::Gateway
+            | ObjectKind::ListenerSet
+            | ObjectKind::TcpRoute
+            | ObjectKind::UdpRoute
+            | ObjectKind::TlsRoute
+            | ObjectKind::HttpRoute
+            | ObjectKind::ReferenceGrant
+            | ObjectKind::EdgeGateway => false,
         }
     }
 

@@ -44,6 +44,27 @@ impl Forwarding {
         nodes.filter(move |it| family.is_none_or(|family| family.has(*it)))
     }
 
+    /// The forwards of one host port.
+    pub fn at(
+        &self,
+        protocol: Protocol,
+        port: Port,
+    ) -> impl Iterator<Item = (ForwardKey, &Forward)> {
+        let key = |exposure| ForwardKey { protocol, port, exposure };
+        let (first, last) = (key(Exposure::Everywhere), key(Exposure::External));
+        self.forwards.range(first..=last).map(|(key, forward)| (*key, forward))
+    }
+
+    /// Replaces the forwards of some host ports.
+    pub fn replace(&mut self, ports: PortForwards) {
+        for ((protocol, port), forwards) in ports {
+            for exposure in [Exposure::Everywhere, Exposure::Internal, Exposure::External] {
+                self.forwards.remove(&ForwardKey { protocol, port, exposure });
+            }
+            self.forwards.extend(forwards);
+        }
+    }
+
     /// Whether a forward sends anything to targets of a family.
     #[must_use]
     pub fn reaches(&self, forward: &Forward, family: IpFamily) -> bool {
@@ -53,6 +74,9 @@ impl Forwarding {
         }
     }
 }
+
+/// All forwards of some host ports; a host port with none is not forwarded.
+pub type PortForwards = BTreeMap<(Protocol, Port), Vec<(ForwardKey, Forward)>>;
 
 /// Where traffic enters, and which destination addresses count as the host.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

@@ -9,5 +9,6 @@ pub mod desired;
 pub mod finding;
 pub mod forward;
 pub mod host_view;
+pub mod object;
 mod port_list;
 pub mod status;

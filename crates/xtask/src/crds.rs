@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use api::edge_gateway::EdgeGateway;
 use api::host::Host;
 use kube::CustomResourceExt;
 
@@ -46,7 +47,7 @@ pub(crate) fn check() -> Result<()> {
 
 /// The text of every file, by name.
 fn definitions() -> Result<BTreeMap<String, String>> {
-    let definitions = [Host::crd()];
+    let definitions = [EdgeGateway::crd(), Host::crd()];
     // A rule folded over two lines is the same rule, but not for the eye.
     let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
     let mut files = BTreeMap::new();

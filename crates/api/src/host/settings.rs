@@ -1,18 +1,17 @@
 //! A Host whose every value was checked.
 
 use std::collections::BTreeSet;
-use std::fmt::Display;
 use std::net::IpAddr;
-use std::str::FromStr;
 use std::time::Duration;
 
-use super::rule::{self, Rule};
+use super::rule;
 use super::spec::{Host, HostSpec, SshSpec};
 use super::ssh::{KeySource, SshMode, SshSettings, read_ip};
 use crate::interface::InterfaceName;
 use crate::name::ObjectName;
 use crate::port::Port;
 use crate::problem::Problem;
+use crate::rule::Check;
 
 /// What a Host should do; every value was checked, and the rules between them hold.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -100,36 +99,7 @@ impl Host {
     }
 }
 
-/// Gathers problems.
-#[derive(Default)]
-struct Check {
-    problems: Vec<Problem>,
-}
-
 impl Check {
-    /// Reports a problem and returns a placeholder.
-    fn refuse<T: Default>(
-        &mut self,
-        field: impl Into<String>,
-        value: &str,
-        problem: impl Display,
-        remedy: impl Into<String>,
-    ) -> T {
-        self.problems.push(Problem::invalid(field, value, problem, remedy));
-        T::default()
-    }
-
-    fn break_rule<T: Default>(&mut self, field: impl Into<String>, value: &str, rule: &Rule) -> T {
-        self.refuse(field, value, rule.problem, rule.remedy)
-    }
-
-    fn read<T: FromStr>(&mut self, field: impl Into<String>, text: &str, rule: &Rule) -> Option<T> {
-        match text.parse() {
-            Ok(value) => Some(value),
-            Err(_) => self.break_rule(field, text, rule),
-        }
-    }
-
     fn interfaces(&mut self, spec: &HostSpec) -> BTreeSet<InterfaceName> {
         let mut interfaces = BTreeSet::new();
         if spec.interfaces.is_empty() {

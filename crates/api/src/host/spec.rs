@@ -5,7 +5,7 @@ use kube::CustomResource;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::rule::{self, Rule};
+use super::rule::{self, Rule, text};
 use super::status::HostStatus;
 
 /// What a Host should do, as written. Nothing in it is checked; see `Host::settings`.
@@ -301,13 +301,4 @@ fn port(_: &mut SchemaGenerator) -> Schema {
 
 fn confirm_seconds(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "integer", "format": "int32", "minimum": 1, "maximum": 600 })
-}
-
-/// The length bounds what the rule may cost the API server.
-fn text(characters: u32, rule: &Rule) -> Schema {
-    json_schema!({
-        "type": "string",
-        "maxLength": characters,
-        "x-kubernetes-validations": rule.validations(),
-    })
 }

@@ -97,7 +97,7 @@ impl FromStr for NetworkAddress {
 
 /// Reads an IP address as the API server's `isIP` does: without a zone, and no IPv4 address
 /// dressed as IPv6.
-pub(super) fn read_ip(text: &str) -> Option<IpAddr> {
+pub(crate) fn read_ip(text: &str) -> Option<IpAddr> {
     let address: IpAddr = text.parse().ok()?;
     match address {
         IpAddr::V6(it) if it.to_ipv4_mapped().is_some() => None,
@@ -170,7 +170,7 @@ impl FromStr for KeyFile {
 
 impl SecretKeyRef {
     /// The first field that is wrong, with the rule that it breaks.
-    pub(super) fn broken(&self) -> Vec<(&'static str, &str, &'static Rule)> {
+    pub(crate) fn broken(&self) -> Vec<(&'static str, &str, &'static Rule)> {
         let namespace = self.namespace.len() <= 63
             && !self.namespace.contains('.')
             && is_object_name(&self.namespace);

@@ -2,10 +2,12 @@
 
 use api::name::ObjectName;
 use api::object::{ObjectKind, ObjectRef};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use planner::cluster_view::Object;
 use serde::Deserialize;
 use serde::de::Deserializer;
+
+/// Where the kinds come from of which only a part is read.
+const GATEWAY_API: &str = "gateway.networking.k8s.io/v1";
 
 /// Reads an object, and the paths of the fields that its kind does not have.
 pub(super) fn read_object<'de, D: Deserializer<'de>>(
@@ -13,20 +15,31 @@ pub(super) fn read_object<'de, D: Deserializer<'de>>(
     manifest: D,
 ) -> Result<(Object, Vec<String>), D::Error> {
     let (mut object, unknown) = match kind {
-        ObjectKind::Service => read(manifest).map(|(it, unknown)| (Object::Service(it), unknown)),
-        ObjectKind::Pod => read(manifest).map(|(it, unknown)| (Object::Pod(it), unknown)),
-        ObjectKind::Node => read(manifest).map(|(it, unknown)| (Object::Node(it), unknown)),
-        ObjectKind::EndpointSlice => {
-            read(manifest).map(|(it, unknown)| (Object::EndpointSlice(it), unknown))
-        }
+        ObjectKind::Service => read(manifest, Object::Service),
+        ObjectKind::Pod => read(manifest, Object::Pod),
+        ObjectKind::Node => read(manifest, Object::Node),
+        ObjectKind::EndpointSlice => read(manifest, Object::EndpointSlice),
         ObjectKind::Host => {
             let (host, problems) = api::host::read_manifest(manifest)?;
             let unknown = problems.into_iter().map(|it| it.field).collect();
             Ok((Object::Host(Box::new(host)), unknown))
         }
+        ObjectKind::Namespace => read(manifest, Object::Namespace),
+        ObjectKind::Secret => read(manifest, Object::Secret),
+        ObjectKind::GatewayClass => read(manifest, Object::GatewayClass),
+        ObjectKind::Gateway => read(manifest, Object::Gateway),
+        ObjectKind::ListenerSet => read(manifest, Object::ListenerSet),
+        ObjectKind::TcpRoute => read(manifest, Object::TcpRoute),
+        ObjectKind::UdpRoute => read(manifest, Object::UdpRoute),
+        ObjectKind::TlsRoute => read(manifest, Object::TlsRoute),
+        ObjectKind::HttpRoute => read(manifest, Object::HttpRoute),
+        ObjectKind::ReferenceGrant => read(manifest, Object::ReferenceGrant),
+        ObjectKind::EdgeGateway => read(manifest, Object::EdgeGateway),
     }?;
-    metadata(&mut object).managed_fields = None;
-    Ok((object, unknown))
+    object.metadata_mut().managed_fields = None;
+    // Of these only a part is read: what our types leave out is no mistake.
+    let is_part = kind.api_version() == GATEWAY_API;
+    Ok((object, if is_part { Vec::new() } else { unknown }))
 }
 
 /// Whether two objects say the same.
@@ -37,6 +50,17 @@ pub(super) fn is_same(one: &Object, other: &Object) -> bool {
         (Object::Node(one), Object::Node(other)) => one == other,
         (Object::EndpointSlice(one), Object::EndpointSlice(other)) => one == other,
         (Object::Host(one), Object::Host(other)) => one == other,
+        (Object::Namespace(one), Object::Namespace(other)) => one == other,
+        (Object::Secret(one), Object::Secret(other)) => one == other,
+        (Object::GatewayClass(one), Object::GatewayClass(other)) => one == other,
+        (Object::Gateway(one), Object::Gateway(other)) => one == other,
+        (Object::ListenerSet(one), Object::ListenerSet(other)) => one == other,
+        (Object::TcpRoute(one), Object::TcpRoute(other)) => one == other,
+        (Object::UdpRoute(one), Object::UdpRoute(other)) => one == other,
+        (Object::TlsRoute(one), Object::TlsRoute(other)) => one == other,
+        (Object::HttpRoute(one), Object::HttpRoute(other)) => one == other,
+        (Object::ReferenceGrant(one), Object::ReferenceGrant(other)) => one == other,
+        (Object::EdgeGateway(one), Object::EdgeGateway(other)) => one == other,
         _ => false,
     }
 }
@@ -60,26 +84,19 @@ pub(super) fn check_names(reference: &ObjectRef) -> Result<(), String> {
     Ok(())
 }
 
-fn read<'de, K, D>(manifest: D) -> Result<(Box<K>, Vec<String>), D::Error>
+fn read<'de, K, D>(
+    manifest: D,
+    object: impl Fn(Box<K>) -> Object,
+) -> Result<(Object, Vec<String>), D::Error>
 where
     K: Deserialize<'de>,
     D: Deserializer<'de>,
 {
     let mut unknown = Vec::new();
-    let object = serde_ignored::deserialize(manifest, |path| {
+    let read = serde_ignored::deserialize(manifest, |path| {
         // Option layers show as `?`, which is not how people write paths.
         let path = path.to_string();
         unknown.push(path.split('.').filter(|it| *it != "?").collect::<Vec<_>>().join("."));
     })?;
-    Ok((Box::new(object), unknown))
-}
-
-fn metadata(object: &mut Object) -> &mut ObjectMeta {
-    match object {
-        Object::Service(it) => &mut it.metadata,
-        Object::Node(it) => &mut it.metadata,
-        Object::Pod(it) => &mut it.metadata,
-        Object::EndpointSlice(it) => &mut it.metadata,
-        Object::Host(it) => &mut it.metadata,
-    }
+    Ok((object(Box::new(read)), unknown))
 }

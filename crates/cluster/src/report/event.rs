@@ -1,6 +1,6 @@
 //! A finding as an Event of `events.k8s.io/v1`.
 
-use api::object::{ObjectKind, ObjectRef};
+use api::object::ObjectRef;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
@@ -33,7 +33,7 @@ pub(super) fn event(finding: &Finding, uid: &str, identity: &str, now: Timestamp
         },
         event_time: Some(MicroTime(now)),
         regarding: Some(ObjectReference {
-            api_version: Some(api_version(object.kind).to_owned()),
+            api_version: Some(object.kind.api_version().to_owned()),
             kind: Some(object.kind.to_string()),
             namespace: object.namespace.clone(),
             name: Some(object.name.clone()),
@@ -67,14 +67,6 @@ pub(super) fn name(finding: &Finding, uid: &str) -> String {
     // A name may have 253 characters.
     let object: String = object.name.chars().take(253 - 1 - hash.len()).collect();
     format!("{}.{hash}", object.trim_end_matches(['.', '-']))
-}
-
-fn api_version(kind: ObjectKind) -> &'static str {
-    match kind {
-        ObjectKind::Service | ObjectKind::Pod | ObjectKind::Node => "v1",
-        ObjectKind::EndpointSlice => "discovery.k8s.io/v1",
-        ObjectKind::Host => "portcullis.dev/v1alpha1",
-    }
 }
 
 fn shorten(mut note: String) -> String {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use api::annotation::PodWish;
-use api::object::{ObjectKind, ObjectRef};
+use api::object::ObjectRef;
 use api::problem::{Problem, Reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -99,18 +99,6 @@ pub(super) fn finding(object: &ObjectRef, problem: Problem, consequence: &str) -
         problem,
         remedy,
     }
-}
-
-/// Names an object by its metadata.
-pub(super) fn reference(kind: ObjectKind, metadata: &ObjectMeta) -> ObjectRef {
-    let name = metadata.name.clone().unwrap_or_default();
-    let namespace = match kind {
-        ObjectKind::Service | ObjectKind::Pod | ObjectKind::EndpointSlice => {
-            Some(metadata.namespace.clone().unwrap_or_else(|| "default".to_owned()))
-        }
-        ObjectKind::Node | ObjectKind::Host => None,
-    };
-    ObjectRef { kind, namespace, name }
 }
 
 /// Creation time in seconds since 1970; an object without one (in a manifest) is the youngest.

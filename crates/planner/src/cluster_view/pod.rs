@@ -7,9 +7,10 @@ use api::annotation::{PodWish, exposure, key, read_pod};
 use api::object::{ObjectKind, ObjectRef};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 
-use super::owner::{Asked, Owner, created, reference, uid};
+use super::owner::{Asked, Owner, created, uid};
 use super::wish::{Backends, Wish, WishedPort};
 use crate::desired::Exposure;
+use crate::object::reference;
 
 const HOST_PORT_KEYS: [&str; 3] =
     [key::HOST_PORTS, key::EPOK_EXTERNAL_PORTS, key::EPOK_EXTERNAL_PORT];

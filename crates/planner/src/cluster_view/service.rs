@@ -10,10 +10,11 @@ use api::problem::Problem;
 use api::source_range::SourceRanges;
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 
-use super::owner::{Asked, Owner, created, reference, uid};
+use super::owner::{Asked, Owner, created, uid};
 use super::wish::{Backends, Wish, WishedPort};
 use crate::desired::{Exposure, IpFamily, NodeSetName};
 use crate::finding::{Finding, Severity};
+use crate::object::reference;
 use crate::port_list::PortList;
 
 /// What a Service asks for, kept as its last good state.

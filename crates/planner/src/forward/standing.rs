@@ -49,7 +49,7 @@ struct Seen {
 pub enum Changed {
     /// None: nothing was planned again, at most findings changed.
     Nothing,
-    /// The forwards of these host ports, perhaps sets of nodes of single Services, and findings.
+    /// The forwards of these host ports, and findings.
     Ports(BTreeSet<(Protocol, Port)>),
     /// Anything.
     Everything,
@@ -96,10 +96,10 @@ impl StandingPlan {
         let ports = since.and_then(|it| view.ports().changed_since(it.version));
         let changed = match (since, ports) {
             (Some(it), Some(ports)) if stands(it) && ports.is_empty() => Changed::Nothing,
-            (Some(it), Some(ports)) if stands(it) => {
-                self.plan_ports(&ports, view, way_in);
-                Changed::Ports(ports)
-            }
+            (Some(it), Some(ports)) if stands(it) => match self.plan_ports(&ports, view, way_in) {
+                SetsOfNodes::Stand => Changed::Ports(ports),
+                SetsOfNodes::Changed => Changed::Everything,
+            },
             (Some(it), Some(ports)) if host_stands(it) && it.way_in == way_in => {
                 self.plan_sets(&ports, view, &settings, facts, way_in);
                 Changed::Everything
@@ -219,15 +219,22 @@ impl StandingPlan {
         ports: &BTreeSet<(Protocol, Port)>,
         view: &ClusterView,
         way_in: Option<Port>,
-    ) {
+    ) -> SetsOfNodes {
         let Forwarding { entry, options: _, node_sets, forwards } = &mut self.desired.forwarding;
         let claims = |&(protocol, port): &_| view.ports().claims(protocol, port);
+        let mut sets = SetsOfNodes::Stand;
         for claim in ports.iter().flat_map(claims) {
-            refresh(node_sets, &self.host, view, &claim.wish);
+            if refresh(node_sets, &self.host, view, &claim.wish) == SetsOfNodes::Changed {
+                sets = SetsOfNodes::Changed;
+            }
         }
+        let before = node_sets.len();
         node_sets.retain(|name, _| is_wanted(name, &self.host, view));
+        if node_sets.len() < before {
+            sets = SetsOfNodes::Changed;
+        }
         if !is_open(entry) {
-            return;
+            return sets;
         }
         let ground = Ground {
             host: &self.host,
@@ -244,7 +251,15 @@ impl StandingPlan {
             let trouble = note(&mut self.troubles, protocol, port);
             settle(&ground, protocol, port, claims(&(protocol, port)), add, trouble);
         }
+        sets
     }
+}
+
+/// What became of the sets of nodes while ports were planned.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum SetsOfNodes {
+    Stand,
+    Changed,
 }
 
 type Troubles = BTreeMap<(Protocol, Port), Vec<PortTrouble>>;
@@ -317,19 +332,23 @@ fn all_node_sets(host: &str, view: &ClusterView) -> NodeSets {
 }
 
 /// Brings the set of nodes of one Service up to date, if it chooses among nodes.
-fn refresh(sets: &mut NodeSets, host: &str, view: &ClusterView, wish: &Wish) {
+fn refresh(sets: &mut NodeSets, host: &str, view: &ClusterView, wish: &Wish) -> SetsOfNodes {
     let Backends::Nodes(name @ NodeSetName::WithEndpoints { namespace, service }) = &wish.backends
     else {
-        return;
+        return SetsOfNodes::Stand;
     };
     let wanted = wish.is_for(host) && !wish.ports.is_empty();
     let nodes =
         if wanted { view.nodes_with_endpoints(namespace, service) } else { BTreeSet::new() };
-    if nodes.is_empty() {
-        sets.remove(name);
-    } else {
-        sets.insert(name.clone(), nodes);
+    let nodes = Some(nodes).filter(|it| !it.is_empty());
+    if sets.get(name) == nodes.as_ref() {
+        return SetsOfNodes::Stand;
     }
+    match nodes {
+        Some(nodes) => sets.insert(name.clone(), nodes),
+        None => sets.remove(name),
+    };
+    SetsOfNodes::Changed
 }
 
 /// Whether a set has any node; asked of every port.

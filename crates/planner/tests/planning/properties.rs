@@ -112,11 +112,7 @@ proptest! {
             Object::Host(host) if host.metadata.name.as_deref() == Some(name) => {
                 host.tells(&["192.0.2.9"], applied).object()
             }
-            it @ (Object::Host(_)
-            | Object::Service(_)
-            | Object::Node(_)
-            | Object::Pod(_)
-            | Object::EndpointSlice(_)) => it,
+            it => it,
         };
         let after = view(start.into_iter().map(told));
         let plans = [&before, &after].map(|it| forward_plan(it, "edge", &facts()));
