@@ -1,6 +1,6 @@
 //! Watches the Kubernetes API: list, then watch, for ever.
 //!
-//! Five kinds are followed, each by a task of its own, so that what is forbidden, missing or
+//! Several kinds are followed, each by a task of its own, so that what is forbidden, missing or
 //! broken about one costs nothing to the others. Promises:
 //!
 //! - a `Reset` is sent when the list of a kind is complete, all pages of it, and never else;
@@ -16,6 +16,7 @@
 mod feed;
 mod follow;
 mod lean;
+mod publish;
 mod reduce;
 
 pub(crate) use reduce::concerns_us;
@@ -23,7 +24,12 @@ pub(crate) use reduce::concerns_us;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::edge_gateway::EdgeGateway;
+use api::gateway_api::{
+    Gateway, GatewayClass, HttpRoute, ListenerSet, ReferenceGrant, TcpRoute, TlsRoute, UdpRoute,
+};
 use api::host::Host;
+use api::object::ObjectKind;
 use kube::Client;
 use kube::core::DeserializeGuard;
 use tokio::sync::{mpsc, watch};
@@ -31,7 +37,7 @@ use tokio::task::JoinSet;
 
 use crate::backoff::Limits;
 use crate::report::Seen;
-use crate::source::{Health, Source};
+use crate::source::{Health, KINDS, PUBLISH_KINDS, Revision, Source};
 
 /// How the API is watched.
 #[derive(Clone, Debug)]
@@ -60,28 +66,63 @@ impl Default for Settings {
     }
 }
 
-/// Starts to watch.
+/// Starts to watch what forwarding reads.
 ///
 /// `seen` learns what the objects say now about us (status, conditions), for the
 /// [reporter](crate::report).
 #[must_use]
 pub fn watch(client: &Client, settings: &Settings, seen: &Arc<Seen>) -> Source {
-    let (changes, receiver) = mpsc::channel(64);
-    let (health, health_receiver) = watch::channel(Health::starting());
-    let health = Arc::new(health);
+    start_watching(client, settings, seen, &KINDS, |tasks, context| {
+        tasks.spawn(follow::follow::<lean::Service>(context.clone()));
+        tasks.spawn(follow::follow::<lean::Pod>(context.clone()));
+        tasks.spawn(follow::follow::<lean::Node>(context.clone()));
+        tasks.spawn(follow::follow::<lean::EndpointSlice>(context.clone()));
+        tasks.spawn(follow::follow::<DeserializeGuard<Host>>(context));
+    })
+}
 
-    let mut tasks = JoinSet::new();
+/// Starts to watch [what publishing reads](PUBLISH_KINDS).
+///
+/// Kinds of the Gateway API that the server does not have count as empty, and are looked for again
+/// every minute; so do Secrets that may not be read.
+#[must_use]
+pub fn watch_publish(client: &Client, settings: &Settings, seen: &Arc<Seen>) -> Source {
+    start_watching(client, settings, seen, &PUBLISH_KINDS, |tasks, context| {
+        tasks.spawn(follow::follow::<publish::Service>(context.clone()));
+        tasks.spawn(follow::follow::<publish::EndpointSlice>(context.clone()));
+        tasks.spawn(follow::follow::<publish::Namespace>(context.clone()));
+        tasks.spawn(follow::follow::<publish::Secret>(context.clone()));
+        tasks.spawn(follow::follow::<DeserializeGuard<EdgeGateway>>(context.clone()));
+        tasks.spawn(follow::follow::<DeserializeGuard<GatewayClass>>(context.clone()));
+        tasks.spawn(follow::follow::<DeserializeGuard<Gateway>>(context.clone()));
+        tasks.spawn(follow::follow::<DeserializeGuard<ListenerSet>>(context.clone()));
+        tasks.spawn(follow::follow::<DeserializeGuard<TcpRoute>>(context.clone()));
+        tasks.spawn(follow::follow::<DeserializeGuard<UdpRoute>>(context.clone()));
+        tasks.spawn(follow::follow::<DeserializeGuard<TlsRoute>>(context.clone()));
+        tasks.spawn(follow::follow::<DeserializeGuard<HttpRoute>>(context.clone()));
+        tasks.spawn(follow::follow::<DeserializeGuard<ReferenceGrant>>(context));
+    })
+}
+
+fn start_watching(
+    client: &Client,
+    settings: &Settings,
+    seen: &Arc<Seen>,
+    kinds: &[ObjectKind],
+    spawn: impl FnOnce(&mut JoinSet<()>, follow::Context),
+) -> Source {
+    let (changes, receiver) = mpsc::channel(64);
+    let (health, health_receiver) = watch::channel(Health::starting(kinds));
+    let revision = Revision::default();
     let context = follow::Context {
         client: client.clone(),
         settings: settings.clone(),
         changes,
-        health,
+        health: Arc::new(health),
+        revision: revision.clone(),
         seen: Arc::clone(seen),
     };
-    tasks.spawn(follow::follow::<lean::Service>(context.clone()));
-    tasks.spawn(follow::follow::<lean::Pod>(context.clone()));
-    tasks.spawn(follow::follow::<lean::Node>(context.clone()));
-    tasks.spawn(follow::follow::<lean::EndpointSlice>(context.clone()));
-    tasks.spawn(follow::follow::<DeserializeGuard<Host>>(context));
-    Source { changes: receiver, health: health_receiver, tasks }
+    let mut tasks = JoinSet::new();
+    spawn(&mut tasks, context);
+    Source { changes: receiver, health: health_receiver, revision, tasks }
 }

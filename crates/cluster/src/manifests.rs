@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 use planner::cluster_view::Change;
 
 use crate::source::Problem;
-pub use watch::{Settings, watch};
+pub use watch::{Settings, watch, watch_publish};
 
 /// Why manifests could not be read at all.
 #[derive(Debug, thiserror::Error)]

@@ -15,6 +15,7 @@ mod announce;
 mod bucket;
 mod difference;
 mod event;
+mod merge;
 mod seen;
 mod write;
 
@@ -37,6 +38,9 @@ pub use seen::Seen;
 
 /// The type of the condition that tells whether a Service is forwarded.
 pub const FORWARDED: &str = "portcullis.dev/Forwarded";
+
+/// The type of the condition that tells whether a Service is published on gateways.
+pub const PUBLISHED: &str = "portcullis.dev/Published";
 
 /// Who wrote it: the field manager of what we write, and the controller that Events name.
 pub const CONTROLLER: &str = "portcullis.dev/controller";

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use api::object::{ObjectKind, ObjectRef};
 use jiff::Timestamp;
@@ -12,13 +14,30 @@ use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-/// The kinds that every source delivers.
+/// The kinds that forwarding reads, and every source for it delivers.
 pub const KINDS: [ObjectKind; 5] = [
     ObjectKind::Service,
     ObjectKind::Pod,
     ObjectKind::Node,
     ObjectKind::EndpointSlice,
     ObjectKind::Host,
+];
+
+/// The kinds that publishing reads, and every source for it delivers.
+pub const PUBLISH_KINDS: [ObjectKind; 13] = [
+    ObjectKind::EdgeGateway,
+    ObjectKind::GatewayClass,
+    ObjectKind::Namespace,
+    ObjectKind::ReferenceGrant,
+    ObjectKind::Secret,
+    ObjectKind::Service,
+    ObjectKind::EndpointSlice,
+    ObjectKind::Gateway,
+    ObjectKind::ListenerSet,
+    ObjectKind::TcpRoute,
+    ObjectKind::UdpRoute,
+    ObjectKind::TlsRoute,
+    ObjectKind::HttpRoute,
 ];
 
 /// A running source.
@@ -31,9 +50,32 @@ pub struct Source {
     pub changes: mpsc::Receiver<Change>,
     /// How well it reads. Notified when a state or a problem changes, not for each event.
     pub health: watch::Receiver<Health>,
+    /// Grows with what is delivered, and never later than it.
+    pub revision: Revision,
     /// The tasks that do the work; they are stopped with the source.
     #[expect(dead_code, reason = "held so that dropping the source stops its tasks")]
     pub(crate) tasks: JoinSet<()>,
+}
+
+/// How new what a source has delivered is: the greatest `resourceVersion` from the API (they can be
+/// compared, Kubernetes 1.35), milliseconds since 1970 of the last change of a directory.
+///
+/// Several readers of one cluster come to the same numbers, so they can tell who knows more.
+#[derive(Clone, Debug, Default)]
+pub struct Revision(Arc<AtomicU64>);
+
+impl Revision {
+    /// The number; 0 before anything was delivered.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Raises the number. Called before what it stands for is delivered: a reader may believe for
+    /// a moment that it knows more than it does, and never that it knows less.
+    pub(crate) fn raise(&self, to: u64) {
+        self.0.fetch_max(to, Ordering::AcqRel);
+    }
 }
 
 /// How well a source reads.
@@ -46,9 +88,9 @@ pub struct Health {
 }
 
 impl Health {
-    pub(crate) fn starting() -> Self {
-        let kinds = KINDS.map(|it| (it, KindHealth::starting()));
-        Self { kinds: kinds.into(), problems: BTreeSet::new() }
+    pub(crate) fn starting(kinds: &[ObjectKind]) -> Self {
+        let kinds = kinds.iter().map(|it| (*it, KindHealth::starting()));
+        Self { kinds: kinds.collect(), problems: BTreeSet::new() }
     }
 
     /// Whether every kind was read completely at least once.

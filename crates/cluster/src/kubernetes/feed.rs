@@ -39,10 +39,7 @@ pub(super) struct Feed {
 }
 
 impl Feed {
-    pub(super) fn new(kind: ObjectKind) -> Self {
-        // The types of built-in kinds accept whatever the API server stores; for our own kind,
-        // server and program may be of different versions.
-        let keeps = kind == ObjectKind::Host;
+    pub(super) fn new(kind: ObjectKind, keeps: bool) -> Self {
         Self { kind, keeps, delivered: BTreeMap::new(), unreadable: BTreeMap::new() }
     }
 
@@ -120,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_list_is_delivered_whole() {
-        let mut feed = Feed::new(ObjectKind::Service);
+        let mut feed = Feed::new(ObjectKind::Service, false);
         check(
             Some(feed.listed(vec![relevant("a"), irrelevant("b"), relevant("c")])),
             expect![[r#"reset web/a web/c"#]],
@@ -132,7 +129,7 @@ mod tests {
 
     #[test]
     fn what_does_not_concern_us_costs_nothing_unless_it_did() {
-        let mut feed = Feed::new(ObjectKind::Service);
+        let mut feed = Feed::new(ObjectKind::Service, false);
         check(feed.applied(irrelevant("a")), expect![[r#"nothing"#]]);
         check(feed.applied(relevant("a")), expect![[r#"applied Service web/a"#]]);
         check(feed.applied(irrelevant("a")), expect![[r#"deleted Service web/a"#]]);
@@ -142,7 +139,7 @@ mod tests {
 
     #[test]
     fn an_unreadable_object_keeps_its_last_good_state() {
-        let mut feed = Feed::new(ObjectKind::Host);
+        let mut feed = Feed::new(ObjectKind::Host, true);
         check(Some(feed.listed(vec![unreadable("a"), relevant("b")])), expect![[r#"reset web/b"#]]);
         check(feed.applied(relevant("a")), expect![[r#"applied Service web/a"#]]);
         check(feed.applied(unreadable("a")), expect![[r#"nothing"#]]);

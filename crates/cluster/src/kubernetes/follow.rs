@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use api::object::ObjectKind;
 use futures::StreamExt;
 use jiff::Timestamp;
 use kube::api::{ListParams, WatchEvent, WatchParams};
@@ -19,7 +18,7 @@ use super::feed::{Feed, Reduced};
 use super::reduce::Followed;
 use crate::backoff::Backoff;
 use crate::report::Seen;
-use crate::source::{Health, KindHealth, LastError, Place, Problem, State, Unreadable};
+use crate::source::{Health, KindHealth, LastError, Place, Problem, Revision, State, Unreadable};
 use crate::trouble::{Trouble, status_code};
 
 /// How long a watch must last to count as one. Something between us and the server that ends
@@ -30,10 +29,6 @@ const SHORTEST_WATCH: Duration = Duration::from_secs(1);
 /// The server may have been restored from a backup and wait for a version that never comes.
 const FAILURES_PER_POSITION: u32 = 3;
 
-/// How long to wait at most before asking again for a kind that does not exist: whoever applies
-/// its definition waits for us.
-const ABSENT_PAUSE: Duration = Duration::from_secs(5);
-
 /// What the tasks of all kinds share.
 #[derive(Clone)]
 pub(super) struct Context {
@@ -41,6 +36,7 @@ pub(super) struct Context {
     pub(super) settings: Settings,
     pub(super) changes: mpsc::Sender<Change>,
     pub(super) health: Arc<watch::Sender<Health>>,
+    pub(super) revision: Revision,
     pub(super) seen: Arc<Seen>,
 }
 
@@ -60,7 +56,11 @@ pub(super) async fn follow<K: Followed>(context: Context) {
         };
         let state = follower.failed(trouble).await;
         let pause = backoff.failed(Instant::now(), rand::random());
-        sleep(if state == State::Absent { pause.min(ABSENT_PAUSE) } else { pause }).await;
+        sleep(match state {
+            State::Absent => K::ABSENT_PAUSE.unwrap_or(pause),
+            State::Starting | State::Watching | State::Retrying | State::Forbidden => pause,
+        })
+        .await;
     }
 }
 
@@ -77,13 +77,14 @@ struct Follower<K> {
 impl<K: Followed> Follower<K> {
     fn new(context: Context) -> Self {
         let api = Api::all(context.client.clone());
-        Self { context, api, feed: Feed::new(K::KIND), position: None, failures: 0 }
+        Self { context, api, feed: Feed::new(K::KIND, K::KEEPS), position: None, failures: 0 }
     }
 
     /// Reads the complete list and delivers it.
     async fn list(&mut self) -> Result<(), Trouble> {
         let within = self.context.settings.request_timeout;
         let mut page = ListParams::default().limit(self.context.settings.page_size);
+        page.field_selector = K::FIELDS.map(str::to_owned);
         let mut items = Vec::new();
         let version = loop {
             let list = timeout(within, self.api.list(&page)).await;
@@ -98,6 +99,7 @@ impl<K: Followed> Follower<K> {
 
         let present = items.iter().map(Reduced::reference).collect();
         self.context.seen.retain(K::KIND, &present);
+        self.raise(&version);
         let change = self.feed.listed(items);
         self.deliver(Some(change)).await;
         self.position = Some(version);
@@ -112,7 +114,8 @@ impl<K: Followed> Follower<K> {
     async fn watch(&mut self, version: String) -> Result<(), Trouble> {
         let Settings { watch_timeout, request_timeout, silence, .. } = self.context.settings;
         let seconds = u32::try_from(watch_timeout.as_secs()).unwrap_or(u32::MAX).max(1);
-        let params = WatchParams::default().timeout(seconds);
+        let mut params = WatchParams::default().timeout(seconds);
+        params.field_selector = K::FIELDS.map(str::to_owned);
         let stream = timeout(request_timeout, self.api.watch(&params, &version)).await;
         let stream = stream.map_err(|_| Trouble::Silent(request_timeout))??;
         let mut stream = std::pin::pin!(stream);
@@ -161,11 +164,23 @@ impl<K: Followed> Follower<K> {
         version: Option<String>,
         change: Option<Change>,
     ) -> Result<(), Trouble> {
-        self.position = Some(version.filter(|it| !it.is_empty()).ok_or(Trouble::NoVersion)?);
+        let version = version.filter(|it| !it.is_empty()).ok_or(Trouble::NoVersion)?;
         let delivered = change.is_some();
+        if delivered {
+            self.raise(&version);
+        }
+        self.position = Some(version);
         self.deliver(change).await;
         self.heard(false, |health| health.events += u64::from(delivered));
         Ok(())
+    }
+
+    /// What is delivered next is as new as this.
+    fn raise(&self, version: &str) {
+        // A version that is no number orders nothing; only very old servers have such.
+        if K::ORDERS && let Ok(version) = version.parse() {
+            self.context.revision.raise(version);
+        }
     }
 
     async fn deliver(&self, change: Option<Change>) {
@@ -198,10 +213,10 @@ impl<K: Followed> Follower<K> {
             | Trouble::NoVersion
             | Trouble::Other(_) => State::Retrying,
         };
-        if state == State::Absent {
+        if state == State::Absent || (state == State::Forbidden && K::MAY_BE_FORBIDDEN) {
             self.absent().await;
         }
-        if self.failures == 1 {
+        if self.failures == 1 && !K::IS_OPTIONAL {
             tracing::warn!(kind = %K::KIND, error = message, "cannot follow a kind, trying again");
         } else {
             tracing::debug!(kind = %K::KIND, error = message, failures = self.failures, "again");
@@ -215,9 +230,9 @@ impl<K: Followed> Follower<K> {
     }
 
     /// Whether the API server itself, and not something before it, says that there is no such
-    /// kind. Only asked for our own kind: the others are part of every server.
+    /// kind. Not asked for kinds that are part of every server.
     async fn is_absent(&self) -> bool {
-        if K::KIND != ObjectKind::Host {
+        if K::ABSENT_PAUSE.is_none() {
             return false;
         }
         let (group, version) = (K::group(&()), K::api_version(&()));
@@ -310,6 +325,9 @@ impl<K: Followed> Follower<K> {
         let resource = K::RESOURCE;
         let (problem, remedy) = match state {
             State::Starting | State::Watching | State::Retrying => return None,
+            // Somebody else's kinds, which one may well do without.
+            State::Absent if K::IS_OPTIONAL => return None,
+            State::Forbidden if K::MAY_BE_FORBIDDEN => return None,
             State::Forbidden => (
                 "the API server forbids to list and watch them; what is known stays in effect",
                 format!("grant `list` and `watch` on `{resource}`, as the shipped role does"),

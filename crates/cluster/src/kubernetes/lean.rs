@@ -4,7 +4,6 @@
 //! is many times that, in small pieces that stay with the process. What is not named here is
 //! skipped as it is parsed and never takes memory.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1 as core;
@@ -97,7 +96,9 @@ struct Metadata {
     labels: Option<BTreeMap<String, String>>,
 }
 
-fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<meta::ObjectMeta, D::Error> {
+pub(super) fn metadata<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<meta::ObjectMeta, D::Error> {
     let metadata = Metadata::deserialize(deserializer)?;
     Ok(meta::ObjectMeta {
         name: metadata.name,
@@ -120,19 +121,19 @@ macro_rules! resource {
             type DynamicType = ();
             type Scope = <$whole as kube::Resource>::Scope;
 
-            fn kind((): &()) -> Cow<'_, str> {
+            fn kind((): &()) -> std::borrow::Cow<'_, str> {
                 <$whole as kube::Resource>::kind(&())
             }
 
-            fn group((): &()) -> Cow<'_, str> {
+            fn group((): &()) -> std::borrow::Cow<'_, str> {
                 <$whole as kube::Resource>::group(&())
             }
 
-            fn version((): &()) -> Cow<'_, str> {
+            fn version((): &()) -> std::borrow::Cow<'_, str> {
                 <$whole as kube::Resource>::version(&())
             }
 
-            fn plural((): &()) -> Cow<'_, str> {
+            fn plural((): &()) -> std::borrow::Cow<'_, str> {
                 <$whole as kube::Resource>::plural(&())
             }
 
@@ -146,6 +147,8 @@ macro_rules! resource {
         }
     };
 }
+
+pub(super) use resource;
 
 resource!(Service, core::Service);
 resource!(Pod, core::Pod);

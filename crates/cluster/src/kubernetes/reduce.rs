@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use api::annotation::key;
 use api::host::{Host, HostStatus};
@@ -28,6 +29,20 @@ pub(super) trait Followed:
     const KIND: ObjectKind;
     /// The resource, as roles name it.
     const RESOURCE: &'static str;
+    /// How long to wait before asking again for a kind that the server does not have; `None` for
+    /// a kind that every server has.
+    const ABSENT_PAUSE: Option<Duration> = None;
+    /// Whether one may well do without the kind, so that its absence is not worth a word.
+    const IS_OPTIONAL: bool = false;
+    /// Whether one may well do without the right to read the kind; there are none then.
+    const MAY_BE_FORBIDDEN: bool = false;
+    /// Whether a version of an object of this kind says how new the whole is.
+    const ORDERS: bool = true;
+    /// Whether unreadable objects are possible, so that last good states must be kept: server and
+    /// program may be of different versions. Built-in kinds accept whatever the server stores.
+    const KEEPS: bool = false;
+    /// Which objects are asked for, as a field selector.
+    const FIELDS: Option<&'static str> = None;
 
     /// Names the object.
     fn reference(&self) -> ObjectRef {
@@ -163,6 +178,9 @@ impl Followed for lean::EndpointSlice {
 impl Followed for DeserializeGuard<Host> {
     const KIND: ObjectKind = ObjectKind::Host;
     const RESOURCE: &'static str = "hosts.portcullis.dev";
+    /// Short: whoever applies its definition waits for us.
+    const ABSENT_PAUSE: Option<Duration> = Some(Duration::from_secs(5));
+    const KEEPS: bool = true;
 
     fn reduce(self) -> Reduced {
         match self.0 {
@@ -210,7 +228,7 @@ fn node_ready(condition: lean::Condition) -> Option<core::NodeCondition> {
     (type_ == "Ready").then(|| core::NodeCondition { type_, status, ..Default::default() })
 }
 
-fn reference(kind: ObjectKind, metadata: &ObjectMeta) -> ObjectRef {
+pub(super) fn reference(kind: ObjectKind, metadata: &ObjectMeta) -> ObjectRef {
     ObjectRef {
         kind,
         namespace: metadata.namespace.clone(),
@@ -227,7 +245,7 @@ fn is_ours(key: &str) -> bool {
     key.starts_with(key::PREFIX) || key.starts_with(EPOK_PREFIX)
 }
 
-fn reduce_metadata(metadata: &mut ObjectMeta) {
+pub(super) fn reduce_metadata(metadata: &mut ObjectMeta) {
     metadata.managed_fields = None;
     metadata.owner_references = None;
     metadata.finalizers = None;
@@ -294,11 +312,22 @@ mod tests {
         let object: T = serde_json::from_value(object).expect("an object of this kind");
         let Reduced::Relevant(object) = object.reduce() else { panic!("it concerns us") };
         let left = match *object {
-            Object::EndpointSlice(it) => serde_json::to_value(it),
-            Object::Host(it) => serde_json::to_value(it),
             Object::Service(it) => serde_json::to_value(it),
             Object::Pod(it) => serde_json::to_value(it),
             Object::Node(it) => serde_json::to_value(it),
+            Object::EndpointSlice(it) => serde_json::to_value(it),
+            Object::Host(it) => serde_json::to_value(it),
+            Object::Namespace(it) => serde_json::to_value(it),
+            Object::Secret(it) => serde_json::to_value(it),
+            Object::GatewayClass(it) => serde_json::to_value(it),
+            Object::Gateway(it) => serde_json::to_value(it),
+            Object::ListenerSet(it) => serde_json::to_value(it),
+            Object::TcpRoute(it) => serde_json::to_value(it),
+            Object::UdpRoute(it) => serde_json::to_value(it),
+            Object::TlsRoute(it) => serde_json::to_value(it),
+            Object::HttpRoute(it) => serde_json::to_value(it),
+            Object::ReferenceGrant(it) => serde_json::to_value(it),
+            Object::EdgeGateway(it) => serde_json::to_value(it),
         };
         let left = left.expect("it can be written");
         expected.assert_eq(&left.pointer(part).unwrap_or(&Value::Null).to_string());

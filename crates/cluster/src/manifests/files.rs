@@ -14,8 +14,10 @@ use super::scan::{Content, Found};
 use crate::source::{KINDS, Place, Problem, Unreadable};
 
 /// What all files say together.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Files {
+    /// The kinds that are read.
+    kinds: &'static [ObjectKind],
     files: BTreeMap<PathBuf, File>,
     /// What was delivered.
     delivered: BTreeMap<ObjectRef, Object>,
@@ -28,7 +30,18 @@ struct File {
     problems: Vec<Problem>,
 }
 
+impl Default for Files {
+    fn default() -> Self {
+        Self::new(&KINDS)
+    }
+}
+
 impl Files {
+    /// No files yet; only `kinds` will be read of them.
+    pub(super) fn new(kinds: &'static [ObjectKind]) -> Self {
+        Self { kinds, files: BTreeMap::new(), delivered: BTreeMap::new() }
+    }
+
     /// Takes what a look at the disk brought: every file that is there.
     pub(super) fn update(&mut self, found: Found) {
         let mut before = std::mem::take(&mut self.files);
@@ -36,7 +49,7 @@ impl Files {
             let file = before.remove(&path).unwrap_or_default();
             let file = match content {
                 Content::Unchanged => file,
-                Content::Text(text) => file.replaced(&path, parse(&path, &text)),
+                Content::Text(text) => file.replaced(&path, parse(&path, &text, self.kinds)),
                 Content::Failed(error) => file.failed(&path, &error.to_string()),
             };
             self.files.insert(path, file);
@@ -57,7 +70,7 @@ impl Files {
             let objects = self.delivered.iter().filter(|(reference, _)| reference.kind == kind);
             Change::Reset(kind, objects.map(|(_, object)| object.clone()).collect())
         };
-        KINDS.map(of_kind).into()
+        self.kinds.iter().map(|it| of_kind(*it)).collect()
     }
 
     /// What differs from what was delivered.

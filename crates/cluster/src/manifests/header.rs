@@ -39,17 +39,13 @@ impl Header {
         else {
             return Named::Other;
         };
-        match (version, kind) {
-            ("v1", "Service") => Named::Kind(ObjectKind::Service),
-            ("v1", "Pod") => Named::Kind(ObjectKind::Pod),
-            ("v1", "Node") => Named::Kind(ObjectKind::Node),
-            ("discovery.k8s.io/v1", "EndpointSlice") => Named::Kind(ObjectKind::EndpointSlice),
-            ("portcullis.dev/v1alpha1", "Host") => Named::Kind(ObjectKind::Host),
-            ("v1", "List" | "ServiceList" | "PodList" | "NodeList")
-            | ("discovery.k8s.io/v1", "EndpointSliceList")
-            | ("portcullis.dev/v1alpha1", "HostList") => Named::List,
-            _ => Named::Other,
+        if let Some(kind) = find(version, kind) {
+            return Named::Kind(kind);
         }
+        let Some(item) = kind.strip_suffix("List") else { return Named::Other };
+        // `kubectl get` of several kinds prints a plain `List`.
+        let is_list = (item.is_empty() && version == "v1") || find(version, item).is_some();
+        if is_list { Named::List } else { Named::Other }
     }
 
     /// What is lost when the rest of the object cannot be read.
@@ -59,12 +55,11 @@ impl Header {
         let Some(name) = metadata.and_then(|it| it.name.as_deref()) else {
             return Unreadable::Unknown;
         };
-        Unreadable::Object(match kind {
-            ObjectKind::Node | ObjectKind::Host => ObjectRef::cluster(kind, name),
-            ObjectKind::Service | ObjectKind::Pod | ObjectKind::EndpointSlice => {
-                let namespace = metadata.and_then(|it| it.namespace.as_deref());
-                ObjectRef::namespaced(kind, namespace.unwrap_or("default"), name)
-            }
+        Unreadable::Object(if kind.is_namespaced() {
+            let namespace = metadata.and_then(|it| it.namespace.as_deref());
+            ObjectRef::namespaced(kind, namespace.unwrap_or("default"), name)
+        } else {
+            ObjectRef::cluster(kind, name)
         })
     }
 
@@ -111,6 +106,10 @@ impl Header {
         header.metadata = Some(metadata);
         header
     }
+}
+
+fn find(version: &str, name: &str) -> Option<ObjectKind> {
+    ObjectKind::ALL.into_iter().find(|it| it.name() == name && it.api_version() == version)
 }
 
 fn unquoted(text: &str) -> String {

@@ -1,5 +1,6 @@
 //! One document becomes objects and problems.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use api::object::ObjectKind;
@@ -25,9 +26,10 @@ pub(super) struct Parsed {
     pub(super) problems: Vec<Problem>,
 }
 
-/// Parses a file. Never panics, whatever the text.
-pub(super) fn parse(path: &Path, text: &str) -> Parsed {
-    let mut parser = Parser { path, parsed: Parsed::default() };
+/// Parses a file, and reads `kinds`; known kinds that are not among them are left to other programs
+/// that read the same file. Never panics, whatever the text.
+pub(super) fn parse(path: &Path, text: &str, kinds: &[ObjectKind]) -> Parsed {
+    let mut parser = Parser { path, kinds, parsed: Parsed::default() };
     for document in documents(text) {
         parser.document(document);
     }
@@ -42,6 +44,7 @@ struct List {
 
 struct Parser<'a> {
     path: &'a Path,
+    kinds: &'a [ObjectKind],
     parsed: Parsed,
 }
 
@@ -63,6 +66,7 @@ impl Parser<'_> {
         let kind = match header.named() {
             Named::List => return self.list(document, &header),
             Named::Other => return self.other(start, &header),
+            Named::Kind(kind) if !self.kinds.contains(&kind) => return,
             Named::Kind(kind) => kind,
         };
         match serde_saphyr::with_deserializer_from_str_with_options(
@@ -98,6 +102,7 @@ impl Parser<'_> {
             }
         };
         let kind = match header.named() {
+            Named::Kind(kind) if !self.kinds.contains(&kind) => return,
             Named::Kind(kind) => kind,
             Named::List | Named::Other => return self.other(spot, &header),
         };
@@ -119,9 +124,10 @@ impl Parser<'_> {
             let problem = format!("{}: {problem}", reference.kind);
             return self.broken(start, Unreadable::Unknown, &problem);
         }
-        let is_host = reference.kind == ObjectKind::Host;
+        let is_host = matches!(reference.kind, ObjectKind::Host | ObjectKind::EdgeGateway);
         for (field, &spot) in unknown.iter().zip(spots) {
-            // A misspelt field of a Host could open internal forwards to strangers.
+            // A misspelt field of a Host could open internal forwards to strangers; one of an
+            // EdgeGateway could grant what was not meant to be.
             let severity = if is_host { Severity::Error } else { Severity::Warning };
             let follows = if is_host {
                 "the object is not read, and what it last said stays in effect"
@@ -157,9 +163,7 @@ impl Parser<'_> {
             place: self.place(spot),
             severity,
             problem,
-            remedy: "read are Service, Pod, Node, EndpointSlice (discovery.k8s.io/v1) and Host \
-                     (portcullis.dev/v1alpha1), alone or in a List"
-                .to_owned(),
+            remedy: remedy(self.kinds),
             unreadable,
         });
     }
@@ -197,6 +201,18 @@ impl Parser<'_> {
     fn place(&self, spot: Spot) -> Place {
         Place::File { path: self.path.to_owned(), line: spot.line, column: spot.column }
     }
+}
+
+/// Names the kinds that are read, the built-in ones first.
+fn remedy(kinds: &[ObjectKind]) -> String {
+    let mut names = BTreeMap::<&str, Vec<&str>>::new();
+    for kind in kinds {
+        names.entry(kind.api_version()).or_default().push(kind.name());
+    }
+    let built_in = names.remove("v1").unwrap_or_default().join(", ");
+    let others = names.iter().map(|(version, names)| format!("{} ({version})", names.join(", ")));
+    let others = others.collect::<Vec<_>>().join(" and ");
+    format!("read are {built_in}, {others}, alone or in a List")
 }
 
 fn from_str<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, serde_saphyr::Error> {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use api::object::ObjectKind;
 use jiff::Timestamp;
 use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
@@ -16,7 +17,9 @@ use tokio::time::{sleep_until, timeout};
 use super::files::Files;
 use super::scan::Scanner;
 use super::settle::{Happened, Settle};
-use crate::source::{Health, LastError, Place, Problem, Source, State, Unreadable};
+use crate::source::{
+    Health, KINDS, LastError, PUBLISH_KINDS, Place, Problem, Revision, Source, State, Unreadable,
+};
 
 /// How a directory is followed.
 #[derive(Clone, Debug)]
@@ -37,19 +40,36 @@ impl Default for Settings {
 /// Starts to follow `directory`, which need not be there yet.
 #[must_use]
 pub fn watch(directory: &Path, settings: &Settings) -> Source {
+    start_following(directory, settings, &KINDS)
+}
+
+/// As [`watch`], for [what publishing reads](PUBLISH_KINDS).
+#[must_use]
+pub fn watch_publish(directory: &Path, settings: &Settings) -> Source {
+    start_following(directory, settings, &PUBLISH_KINDS)
+}
+
+fn start_following(
+    directory: &Path,
+    settings: &Settings,
+    kinds: &'static [ObjectKind],
+) -> Source {
     let (changes, receiver) = mpsc::channel(64);
-    let (health, health_receiver) = watch::channel(Health::starting());
+    let (health, health_receiver) = watch::channel(Health::starting(kinds));
+    let revision = Revision::default();
     let mut tasks = JoinSet::new();
     let follower = Follower {
         directory: directory.to_owned(),
         settings: settings.clone(),
         changes,
         health,
-        state: Some((Scanner::default(), Files::default())),
+        revision: revision.clone(),
+        kinds,
+        state: Some((Scanner::default(), Files::new(kinds))),
         complete: false,
     };
     tasks.spawn(follower.follow());
-    Source { changes: receiver, health: health_receiver, tasks }
+    Source { changes: receiver, health: health_receiver, revision, tasks }
 }
 
 struct Follower {
@@ -57,6 +77,8 @@ struct Follower {
     settings: Settings,
     changes: mpsc::Sender<Change>,
     health: watch::Sender<Health>,
+    revision: Revision,
+    kinds: &'static [ObjectKind],
     /// Taken while the disk is read.
     state: Option<(Scanner, Files)>,
     /// Whether the complete sets were delivered.
@@ -104,7 +126,7 @@ impl Follower {
             Err(error) => return Err(std::io::Error::other(error)),
         };
         let problems = files.problems();
-        let counts = crate::source::KINDS.map(|it| (it, files.count(it)));
+        let counts: Vec<_> = self.kinds.iter().map(|it| (*it, files.count(*it))).collect();
         self.state = Some((scanner, files));
         let changes = result?;
 
@@ -135,6 +157,9 @@ impl Follower {
             health.problems = problems;
             differs || is_first
         });
+        if !changes.is_empty() {
+            self.revision.raise(u64::try_from(now.as_millisecond()).unwrap_or(0));
+        }
         for change in changes {
             // Nobody reads any more: the loop notices and ends.
             let _ = self.changes.send(change).await;

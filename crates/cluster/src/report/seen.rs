@@ -10,6 +10,7 @@ use api::host::Host;
 use api::object::{ObjectKind, ObjectRef};
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, ServiceSpec, ServiceStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
+use serde::Serialize;
 use tokio::sync::Notify;
 
 use super::FORWARDED;
@@ -35,6 +36,11 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    /// The object's version, as a write may name it.
+    pub(crate) fn version(&self) -> u64 {
+        self.version
+    }
+
     fn says_the_same(&self, other: &Self) -> bool {
         (&self.uid, self.generation, &self.says) == (&other.uid, other.generation, &other.says)
     }
@@ -49,6 +55,8 @@ pub(crate) enum Says {
     Service(ServiceSays),
     /// A Host, its status as JSON.
     Host(serde_json::Value),
+    /// An object of a kind that publishing writes to, its whole status as JSON.
+    Status(serde_json::Value),
 }
 
 /// What a Service says about us.
@@ -85,6 +93,17 @@ impl Seen {
         let status = serde_json::to_value(&host.status).unwrap_or_default();
         let reference = reference(ObjectKind::Host, &host.metadata);
         self.insert(reference, &host.metadata, Says::Host(status));
+    }
+
+    /// Learns what an object of a kind says that publishing writes to.
+    pub(crate) fn status(
+        &self,
+        reference: ObjectRef,
+        metadata: &ObjectMeta,
+        status: Option<&impl Serialize>,
+    ) {
+        let status = status.and_then(|it| serde_json::to_value(it).ok()).unwrap_or_default();
+        self.insert(reference, metadata, Says::Status(status));
     }
 
     /// Learns that an object is there.
