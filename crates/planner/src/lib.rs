@@ -11,4 +11,5 @@ pub mod forward;
 pub mod host_view;
 pub mod object;
 mod port_list;
+pub mod publish;
 pub mod status;

@@ -38,3 +38,25 @@ pub const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-b
 
 /// The `spec.loadBalancerClass` of Services that hosts forward.
 pub const LOAD_BALANCER_CLASS: &str = "portcullis.dev/host";
+
+/// On Services, Gateways and ListenerSets: a comma-separated list of names of EdgeGateways, or `*`
+/// for all.
+pub const GATEWAY: &str = "portcullis.dev/gateway";
+/// On Services: the public ports, see `443:8443, 53:53:udp`; the
+/// Service's own ports when absent.
+pub const GATEWAY_PORTS: &str = "portcullis.dev/gateway-ports";
+/// On Services: the server names by which its TCP ports are shared with others.
+pub const HOSTNAMES: &str = "portcullis.dev/hostnames";
+/// On Services, Gateways and routes: `v1` or `v2`, for all ports or for single ones (`443=v2`).
+pub const PROXY_PROTOCOL: &str = "portcullis.dev/proxy-protocol";
+/// On Services, Gateways and routes: `transparent` lets backends see the visitor's own address.
+pub const CLIENT_ADDRESS: &str = "portcullis.dev/client-address";
+/// On Services and Gateways: new connections a second from one source.
+pub const MAX_NEW_PER_SECOND: &str = "portcullis.dev/max-new-per-second";
+/// On Services and Gateways: connections of one source at one time.
+pub const MAX_OPEN: &str = "portcullis.dev/max-open";
+/// On Services: `host` leads to the target ports on the agent's own machine, 127.0.0.1.
+pub const TARGET: &str = "portcullis.dev/target";
+
+/// The `spec.loadBalancerClass` of Services that gateways publish.
+pub const GATEWAY_CLASS: &str = "portcullis.dev/gateway";
