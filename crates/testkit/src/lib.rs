@@ -6,6 +6,7 @@
 
 pub mod border;
 pub mod corpus;
+pub mod internet;
 pub mod kubernetes;
 pub mod lab;
 pub mod packet_table;

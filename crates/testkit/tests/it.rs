@@ -1,5 +1,7 @@
 //! The test bed's own tests, with real namespaces and packets.
 
+#[path = "it/internet.rs"]
+mod internet;
 #[path = "it/kubernetes.rs"]
 mod kubernetes;
 #[path = "it/labs.rs"]

@@ -5,8 +5,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use anyhow::Context as _;
-
 use crate::Missing;
 
 /// The directories that hold the programs.
@@ -30,31 +28,15 @@ impl Programs {
     }
 
     fn ask() -> Result<Self, Missing> {
-        let remedy = "run `make setup`, or `scripts/setup kubernetes images`";
-        let not_set_up = |what: String| {
-            Missing::new(format!("the real Kubernetes is not set up ({what})"), remedy)
-        };
-        let run = |arguments: &[&str]| {
-            Command::new(setup())
-                .args(arguments)
-                .output()
-                .map_err(|it| not_set_up(format!("cannot run scripts/setup: {it}")))
-        };
-        let missing = run(&["missing", "kubernetes", "images"])?;
-        if !missing.status.success() {
-            let said = [missing.stdout, missing.stderr].concat();
-            return Err(not_set_up(String::from_utf8_lossy(&said).trim().replace('\n', ", ")));
-        }
-        let listing = run(&["where"])?.stdout;
-        Self::parse(&String::from_utf8_lossy(&listing)).map_err(|it| not_set_up(it.to_string()))
-    }
-
-    fn parse(listing: &str) -> anyhow::Result<Self> {
-        let lines: BTreeMap<_, _> = listing.lines().filter_map(|it| it.split_once('=')).collect();
-        let directory = |key: &str| {
-            let found =
-                lines.get(key).with_context(|| format!("scripts/setup where names no `{key}`"));
-            found.map(PathBuf::from)
+        let what = "the real Kubernetes";
+        let mut places = places(what, &["kubernetes", "images"])?;
+        let mut directory = |key: &str| {
+            places.remove(key).ok_or_else(|| {
+                Missing::new(
+                    format!("scripts/setup where names no `{key}`"),
+                    "repair scripts/setup",
+                )
+            })
         };
         Ok(Self {
             kubernetes: directory("kubernetes")?,
@@ -88,6 +70,32 @@ impl Programs {
     pub(super) fn image(&self, name: &str) -> PathBuf {
         self.images.join(name)
     }
+}
+
+/// Asks `scripts/setup` whether these parts are ready, and where everything is.
+///
+/// # Errors
+///
+/// `what` is not set up, and how to do that.
+pub(super) fn places(what: &str, parts: &[&str]) -> Result<BTreeMap<String, PathBuf>, Missing> {
+    let not_set_up = |why: String| {
+        let remedy = format!("run `scripts/setup {}`", parts.join(" "));
+        Missing::new(format!("{what} is not set up ({why})"), remedy)
+    };
+    let run = |arguments: &[&str]| {
+        Command::new(setup())
+            .args(arguments)
+            .output()
+            .map_err(|it| not_set_up(format!("cannot run scripts/setup: {it}")))
+    };
+    let missing = run(&[&["missing"], parts].concat())?;
+    if !missing.status.success() {
+        let said = [missing.stdout, missing.stderr].concat();
+        return Err(not_set_up(String::from_utf8_lossy(&said).trim().replace('\n', ", ")));
+    }
+    let listing = String::from_utf8_lossy(&run(&["where"])?.stdout).into_owned();
+    let pairs = listing.lines().filter_map(|it| it.split_once('='));
+    Ok(pairs.map(|(key, path)| (key.to_owned(), PathBuf::from(path))).collect())
 }
 
 /// A file of the source tree's test bed.
