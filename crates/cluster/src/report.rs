@@ -16,6 +16,7 @@ mod bucket;
 mod difference;
 mod event;
 mod merge;
+mod publish;
 mod seen;
 mod write;
 
@@ -34,6 +35,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::backoff::Limits;
+pub use publish::{PublishReport, PublishReporter, log_findings};
 pub use seen::Seen;
 
 /// The type of the condition that tells whether a Service is forwarded.

@@ -8,7 +8,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use planner::finding::Finding;
 use sha2::{Digest, Sha256};
 
-use super::CONTROLLER;
+/// Who tells of findings.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Speaker<'a> {
+    /// The program, as Events name it.
+    pub(super) controller: &'a str,
+    /// Its replica.
+    pub(super) identity: &'a str,
+    /// What it was about to do.
+    pub(super) action: &'a str,
+}
 
 /// The longest note that the API server accepts, in bytes.
 const NOTE_BYTES: usize = 1024;
@@ -20,7 +29,12 @@ const VALUE_CHARACTERS: usize = 100;
 ///
 /// Its name follows from the finding and the object's `uid`, so that the same finding, told by
 /// another replica or after a restart, is the same Event.
-pub(super) fn event(finding: &Finding, uid: &str, identity: &str, now: Timestamp) -> Event {
+pub(super) fn event(
+    finding: &Finding,
+    uid: &str,
+    by: Speaker<'_>,
+    now: Timestamp,
+) -> Event {
     let Finding { object, field, value, problem, remedy, reason, .. } = finding;
     // The remedy stands last, and is what matters: a long value must not push it out.
     let value: String = value.chars().take(VALUE_CHARACTERS).collect();
@@ -42,10 +56,10 @@ pub(super) fn event(finding: &Finding, uid: &str, identity: &str, now: Timestamp
         }),
         type_: Some("Warning".to_owned()),
         reason: Some((*reason).to_owned()),
-        action: Some("Forward".to_owned()),
+        action: Some(by.action.to_owned()),
         note: Some(shorten(note)),
-        reporting_controller: Some(CONTROLLER.to_owned()),
-        reporting_instance: Some(identity.chars().take(128).collect()),
+        reporting_controller: Some(by.controller.to_owned()),
+        reporting_instance: Some(by.identity.chars().take(128).collect()),
         ..Default::default()
     }
 }

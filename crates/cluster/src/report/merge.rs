@@ -128,15 +128,15 @@ fn is_said(kind: ObjectKind, wanted: &Value, says: &Value) -> bool {
         return false;
     }
     let all_said = wanted.iter().all(|(field, wanted)| {
-        let Some(said) = says.get(field) else { return false };
+        let said = says.get(field).unwrap_or(&Value::Null);
         if field == "conditions" { has_conditions(wanted, said) } else { same(wanted, said) }
     });
-    // Of a Service, others write the rest of the status.
-    let is_ours = |field: &str| kind != ObjectKind::Service || field == "loadBalancer";
-    let no_more = says
-        .iter()
-        .filter(|(field, said)| is_ours(field) && *field != "conditions" && !is_empty(said))
-        .all(|(field, _)| wanted.contains_key(field));
+    // Of a Service, others write what we do not.
+    let no_more = kind == ObjectKind::Service
+        || says
+            .iter()
+            .filter(|(field, said)| *field != "conditions" && !is_void(said))
+            .all(|(field, _)| wanted.contains_key(field));
     all_said && no_more
 }
 
@@ -164,10 +164,20 @@ fn same(wanted: &Value, said: &Value) -> bool {
         (Value::Object(wanted), Value::Object(said)) => {
             wanted.iter().all(|(field, wanted)| match said.get(field) {
                 Some(said) => same(wanted, said),
-                None => is_empty(wanted),
+                None => is_void(wanted),
             })
         }
-        _ => wanted == said,
+        _ => wanted == said || (is_void(wanted) && is_void(said)),
+    }
+}
+
+/// Whether it says nothing, however deep one looks.
+fn is_void(value: &Value) -> bool {
+    match value {
+        Value::Object(fields) => fields.values().all(is_void),
+        Value::Null | Value::Array(_) | Value::String(_) | Value::Bool(_) | Value::Number(_) => {
+            is_empty(value)
+        }
     }
 }
 
@@ -277,7 +287,17 @@ mod tests {
         check(ObjectKind::Service, &json!({}), &said, expect!["nothing"]);
         let said = json!({ "loadBalancer": { "ingress": [{ "ip": "192.0.2.1", "ipMode": "Proxy" }] } });
         check(ObjectKind::Service, &said.clone(), &said, expect!["nothing"]);
-        check(ObjectKind::Service, &json!({}), &said, expect!["{}"]);
+        check(ObjectKind::Service, &json!({}), &said, expect!["nothing"]);
+        let none = json!({ "loadBalancer": { "ingress": [] } });
+        check(ObjectKind::Service, &none, &said, expect![[r#"{"loadBalancer":{"ingress":[]}}"#]]);
+        check(ObjectKind::Service, &none, &json!({ "loadBalancer": {} }), expect!["nothing"]);
+        check(ObjectKind::Service, &none, &json!({}), expect!["nothing"]);
+    }
+
+    #[test]
+    fn a_service_loses_our_condition_when_nobody_asks_any_more() {
+        let ours = at("2026-01-01T00:00:00Z", condition(PUBLISHED, "True", 1));
+        check(ObjectKind::Service, &json!({}), &json!({ "conditions": [ours] }), expect!["{}"]);
     }
 
     fn now() -> Timestamp {

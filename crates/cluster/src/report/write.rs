@@ -22,7 +22,7 @@ use tokio::time::{sleep_until, timeout};
 use super::announce::Announcer;
 use super::bucket::Bucket;
 use super::difference::difference;
-use super::event::{event, name, namespace};
+use super::event::{Speaker, event, name, namespace};
 use super::seen::Seen;
 use super::{CONTROLLER, Report, ReportHealth};
 use crate::backoff::{Backoff, Limits};
@@ -142,7 +142,14 @@ impl Writer {
         let statuses: Vec<_> = statuses.buffer_unordered(AT_ONCE).collect().await;
         let events = stream::iter(events).map(async |finding| {
             let result = match this.seen.get(&finding.object) {
-                Some(entry) => within(this.announce(&finding, &entry.uid)).await.map(|()| true),
+                Some(entry) => {
+                    let by = Speaker {
+                        controller: CONTROLLER,
+                        identity: &this.identity,
+                        action: "Forward",
+                    };
+                    within(announce(&this.client, &finding, &entry.uid, by)).await.map(|()| true)
+                }
                 None => Ok(false),
             };
             (finding, result)
@@ -182,24 +189,6 @@ impl Writer {
             }
         }
         Ok(())
-    }
-
-    async fn announce(&self, finding: &Finding, uid: &str) -> Result<(), kube::Error> {
-        let api: Api<Event> = Api::namespaced(self.client.clone(), namespace(&finding.object));
-        let event = event(finding, uid, &self.identity, Timestamp::now());
-        match api.create(&PostParams::default(), &event).await {
-            Err(error) if status_code(&error) == Some(409) => {}
-            result => return result.map(|_| ()),
-        }
-        // It was told before: by another replica, before a restart, or half an hour ago. An empty
-        // patch reads the Event without the permission to read Events.
-        let name = name(finding, uid);
-        let parameters = PatchParams::default();
-        let told = api.patch(&name, &parameters, &Patch::Merge(json!({}))).await?;
-        let count = told.series.map_or(1, |it| it.count).saturating_add(1);
-        let series = EventSeries { count, last_observed_time: MicroTime(Timestamp::now()) };
-        let patch = json!({ "series": series });
-        api.patch(&name, &parameters, &Patch::Merge(patch)).await.map(|_| ())
     }
 
     /// Notes how a write ended; returns when to try again if it failed.
@@ -278,6 +267,30 @@ impl Writer {
     }
 }
 
-async fn within<T>(write: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Trouble> {
+/// Sends the Event of a finding, or says again that it lasts.
+pub(super) async fn announce(
+    client: &Client,
+    finding: &Finding,
+    uid: &str,
+    by: Speaker<'_>,
+) -> Result<(), kube::Error> {
+    let api: Api<Event> = Api::namespaced(client.clone(), namespace(&finding.object));
+    let event = event(finding, uid, by, Timestamp::now());
+    match api.create(&PostParams::default(), &event).await {
+        Err(error) if status_code(&error) == Some(409) => {}
+        result => return result.map(|_| ()),
+    }
+    // It was told before: by another replica, before a restart, or half an hour ago. An empty
+    // patch reads the Event without the permission to read Events.
+    let name = name(finding, uid);
+    let parameters = PatchParams::default();
+    let told = api.patch(&name, &parameters, &Patch::Merge(json!({}))).await?;
+    let count = told.series.map_or(1, |it| it.count).saturating_add(1);
+    let series = EventSeries { count, last_observed_time: MicroTime(Timestamp::now()) };
+    let patch = json!({ "series": series });
+    api.patch(&name, &parameters, &Patch::Merge(patch)).await.map(|_| ())
+}
+
+pub(super) async fn within<T>(write: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Trouble> {
     timeout(WITHIN, write).await.map_err(|_| Trouble::Silent(WITHIN))?.map_err(Trouble::from)
 }
