@@ -9,7 +9,18 @@
 //! - Gateways share nothing and need no coordinator.
 
 pub mod config;
+
+mod addresses;
+mod admission;
+mod clock;
+mod cluster;
 mod filter;
+mod listener;
+mod metrics;
+mod opening;
 mod port;
+mod probe;
 mod socket;
 mod state;
+mod table;
+mod traffic;

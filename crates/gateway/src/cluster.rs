@@ -1,0 +1,260 @@
+//! One cluster that is served: its agents' sessions, and which of them serves what.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use tokio::sync::{Notify, watch};
+use tunnel::link::{Carrier, Link};
+use tunnel::session::{Outbox, Status};
+use tunnel_proto::choice::{self, Candidate};
+use tunnel_proto::message::{Reach, Serving, SessionReport, ToAgent};
+use tunnel_proto::sessions::{NotNewer, Sessions};
+
+use crate::config::{ClusterConfig, ClusterName};
+use crate::traffic::Traffic;
+
+/// A cluster that is served.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    pub(crate) name: ClusterName,
+    config: RwLock<Arc<ClusterConfig>>,
+    sessions: RwLock<Sessions<String, Arc<Member>>>,
+    /// Counts the times that a backend may have become reachable; visitors wait for it.
+    reachable: watch::Sender<u64>,
+    /// Something changed that agents want to know.
+    news: watch::Sender<u64>,
+    pub(crate) traffic: Traffic,
+    /// No more traffic is allowed in this period.
+    stopped: AtomicBool,
+    cut: Notify,
+    /// Sessions since the start, by agent; for metrics.
+    joined: Mutex<BTreeMap<String, u64>>,
+}
+
+/// An agent's session.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) agent: String,
+    pub(crate) node: Option<String>,
+    pub(crate) epoch: u64,
+    pub(crate) carrier: Carrier,
+    pub(crate) address: SocketAddr,
+    pub(crate) link: Arc<dyn Link>,
+    pub(crate) status: Status,
+    pub(crate) outbox: Outbox<ToAgent>,
+    serving: RwLock<BTreeMap<String, Reach>>,
+    draining: AtomicBool,
+    flows: AtomicU64,
+}
+
+/// A flow of a member, counted until dropped.
+#[derive(Debug)]
+pub(crate) struct Counted(Arc<Member>);
+
+impl Member {
+    #[expect(clippy::too_many_arguments, reason = "each is told by another part of a session")]
+    pub(crate) fn new(
+        agent: String,
+        node: Option<String>,
+        epoch: u64,
+        carrier: Carrier,
+        address: SocketAddr,
+        link: Arc<dyn Link>,
+        status: Status,
+        outbox: Outbox<ToAgent>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            agent,
+            node,
+            epoch,
+            carrier,
+            address,
+            link,
+            status,
+            outbox,
+            serving: RwLock::default(),
+            draining: AtomicBool::new(false),
+            flows: AtomicU64::new(0),
+        })
+    }
+
+    /// Counts a flow that it has.
+    pub(crate) fn count(self: Arc<Self>) -> Counted {
+        self.flows.fetch_add(1, Ordering::Relaxed);
+        Counted(self)
+    }
+
+    /// Flows that it has.
+    pub(crate) fn flows(&self) -> u64 {
+        self.flows.load(Ordering::Relaxed)
+    }
+
+    fn candidate(&self, backend: &str) -> Candidate {
+        let serving = self.serving.read().unwrap_or_else(PoisonError::into_inner);
+        Candidate {
+            reach: serving.get(backend).copied().unwrap_or(Reach::None),
+            healthy: !self.status.is_doubtful(),
+            draining: self.draining.load(Ordering::Relaxed),
+            open_flows: self.flows(),
+            round_trip: self.status.round_trip(),
+        }
+    }
+
+    fn report(&self) -> SessionReport {
+        let round_trip = self.status.round_trip().unwrap_or_default();
+        SessionReport {
+            agent: self.agent.clone(),
+            node: self.node.clone(),
+            carrier: self.carrier.to_string(),
+            address: crate::port::canonical(self.address),
+            round_trip_us: u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX),
+            flows: self.flows(),
+            age_seconds: self.status.began().elapsed().as_secs(),
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.flows.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Cluster {
+    /// A cluster that no agent has connected for yet.
+    pub(crate) fn new(config: ClusterConfig) -> Arc<Self> {
+        Arc::new(Self {
+            name: config.name.clone(),
+            config: RwLock::new(Arc::new(config)),
+            sessions: RwLock::default(),
+            reachable: watch::Sender::new(0),
+            news: watch::Sender::new(0),
+            traffic: Traffic::default(),
+            stopped: AtomicBool::new(false),
+            cut: Notify::new(),
+            joined: Mutex::default(),
+        })
+    }
+
+    /// What it may do.
+    pub(crate) fn config(&self) -> Arc<ClusterConfig> {
+        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// It may do something else from now on.
+    pub(crate) fn configure(&self, config: ClusterConfig) {
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+    }
+
+    /// Takes a session in, and returns the one that it takes the place of.
+    pub(crate) fn join(&self, member: Arc<Member>) -> Result<Option<Arc<Member>>, NotNewer> {
+        let (agent, epoch) = (member.agent.clone(), member.epoch);
+        let before = self.write().join(agent.clone(), epoch, member)?;
+        *lock(&self.joined).entry(agent).or_default() += 1;
+        self.tell();
+        Ok(before)
+    }
+
+    /// A session has ended.
+    pub(crate) fn leave(&self, member: &Member) {
+        self.write().leave(&member.agent, member.epoch);
+        self.tell();
+    }
+
+    /// An agent says what it can reach: what changed since it last said so.
+    pub(crate) fn serving(&self, member: &Member, changes: Vec<Serving>) {
+        {
+            let mut serving = member.serving.write().unwrap_or_else(PoisonError::into_inner);
+            for Serving { backend, reach } in changes {
+                match reach {
+                    Reach::None => serving.remove(&backend),
+                    Reach::Remote | Reach::Local => serving.insert(backend, reach),
+                };
+            }
+        }
+        self.reachable.send_modify(|it| *it += 1);
+    }
+
+    /// An agent is going away: it gets no new flows.
+    pub(crate) fn drain(&self, member: &Member) {
+        member.draining.store(true, Ordering::Relaxed);
+        self.tell();
+    }
+
+    /// The sessions that can take a flow to this backend, best first.
+    pub(crate) fn candidates(&self, backend: &str) -> Vec<(usize, Candidate, Arc<Member>)> {
+        let sessions = self.sessions.read().unwrap_or_else(PoisonError::into_inner);
+        let members: Vec<_> = sessions.iter().map(|(_, it)| Arc::clone(it)).collect();
+        drop(sessions);
+        let candidates = members.iter().map(|it| it.candidate(backend)).enumerate();
+        let ordered = choice::order(candidates);
+        let member = |index: usize| members.get(index).map(Arc::clone);
+        ordered.into_iter().filter_map(|(at, it)| Some((at, it, member(at)?))).collect()
+    }
+
+    /// Every session.
+    pub(crate) fn members(&self) -> Vec<Arc<Member>> {
+        let sessions = self.sessions.read().unwrap_or_else(PoisonError::into_inner);
+        sessions.iter().map(|(_, it)| Arc::clone(it)).collect()
+    }
+
+    /// Every session, for a report.
+    pub(crate) fn session_reports(&self) -> Vec<SessionReport> {
+        self.members().iter().map(|it| it.report()).collect()
+    }
+
+    /// Sessions since the start, by agent.
+    pub(crate) fn joined(&self) -> BTreeMap<String, u64> {
+        lock(&self.joined).clone()
+    }
+
+    /// Says when a backend may have become reachable.
+    pub(crate) fn reachable(&self) -> watch::Receiver<u64> {
+        self.reachable.subscribe()
+    }
+
+    /// Says when there is something that agents want to know.
+    pub(crate) fn news(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
+    }
+
+    /// There is something that agents want to know.
+    pub(crate) fn tell(&self) {
+        self.news.send_modify(|it| *it += 1);
+    }
+
+    /// Whether no more traffic is allowed.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
+    /// Stops all traffic, or allows it again.
+    pub(crate) fn stop(&self, stopped: bool) {
+        if self.stopped.swap(stopped, Ordering::Relaxed) != stopped {
+            if stopped {
+                self.cut.notify_waiters();
+            }
+            self.tell();
+        }
+    }
+
+    /// Waits until open flows must end.
+    pub(crate) async fn until_cut(&self) {
+        let cut = self.cut.notified();
+        tokio::pin!(cut);
+        cut.as_mut().enable();
+        if !self.is_stopped() {
+            cut.await;
+        }
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Sessions<String, Arc<Member>>> {
+        self.sessions.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

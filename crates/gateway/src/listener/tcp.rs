@@ -1,0 +1,191 @@
+//! Visitors over TCP.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, timeout};
+use tunnel_proto::choice::Failure;
+use tunnel_proto::message::{Open, Protocol, Route};
+use tunnel_proto::server_name::{Greeting, LONGEST, read};
+
+use super::{Listener, OpenFlow, Rejected, Wished};
+use crate::port::canonical;
+use crate::socket::reset_on_close;
+use crate::{opening, probe};
+
+/// How long a visitor may take for its TLS greeting.
+const GREETING: Duration = Duration::from_secs(5);
+
+/// Visitors whose greeting is waited for, of the whole gateway. Each has a descriptor, and memory
+/// once its first byte is there.
+const MOST_GREETING: usize = 4096;
+
+/// TLS alert `unrecognized_name`, fatal (RFC 6066 section 3).
+const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+
+/// How long accepting rests when the system has no descriptors left.
+const EXHAUSTED: Duration = Duration::from_millis(50);
+
+/// Takes visitors until aborted.
+pub(super) async fn accept(listener: Arc<Listener>, socket: Arc<TcpListener>) {
+    loop {
+        match socket.accept().await {
+            Ok((stream, visitor)) => {
+                tokio::spawn(serve(Arc::clone(&listener), stream, canonical(visitor)));
+            }
+            // The visitor is gone already.
+            Err(error) if is_visitors(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "no visitor can be taken");
+                tokio::time::sleep(EXHAUSTED).await;
+            }
+        }
+    }
+}
+
+fn is_visitors(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}
+
+async fn serve(listener: Arc<Listener>, mut stream: TcpStream, visitor: SocketAddr) {
+    if let Some(tell) = listener.probes.take(visitor) {
+        let reached = probe::behind(&listener, visitor).await;
+        reset_on_close(&stream);
+        // The probe waits no longer; its own deadline says so.
+        let _gone = tell.send(reached);
+        return;
+    }
+    let wished = listener.wish();
+    let admitted = match listener.admit(visitor.ip(), &wished) {
+        Ok(admitted) => admitted,
+        Err(why) => return reject(&listener, &stream, why),
+    };
+    let lead = match lead(&wished, &mut stream).await {
+        Ok(lead) => lead,
+        Err(why) => return reject(&listener, &stream, why),
+    };
+    drop(wished);
+    let Ok(dialled) = stream.local_addr() else { return };
+    let open = Open {
+        backend: lead.backend,
+        protocol: Protocol::Tcp,
+        visitor,
+        dialled: canonical(dialled),
+        server_name: lead.server_name,
+        probe: false,
+    };
+    let began = Instant::now();
+    match opening::open(&listener.cluster, &open, listener.house.hold()).await {
+        Ok(opened) => {
+            drop(open);
+            listener.house.opened.observe(began.elapsed());
+            listener.probes.passed(began.elapsed());
+            // Nothing of what came before is kept while bytes flow.
+            let counted = (OpenFlow::count(&listener), opened.counted, admitted);
+            let relay = opened.flow.relay(stream, lead.first, Arc::clone(&listener.meter));
+            let cluster = Arc::clone(&listener.cluster);
+            drop(listener);
+            tokio::select! {
+                _ending = relay => {}
+                () = cluster.until_cut() => {}
+            }
+            drop(counted);
+        }
+        Err(failure) => {
+            listener.counters.failed.fetch_add(1, Ordering::Relaxed);
+            log(&listener, &open, &failure);
+            reset_on_close(&stream);
+        }
+    }
+}
+
+fn log(listener: &Listener, open: &Open, failure: &Failure) {
+    tracing::debug!(
+        cluster = %listener.cluster.name, port = %listener.key, backend = open.backend, %failure,
+        "no agent took a flow"
+    );
+}
+
+fn reject(listener: &Listener, stream: &TcpStream, why: Rejected) {
+    listener.counters.reject(why);
+    // Whoever asked for a name that is not here has had an answer, which a reset would overtake.
+    if why != Rejected::UnknownName {
+        reset_on_close(stream);
+    }
+}
+
+/// Where a visitor is led.
+struct Lead {
+    backend: String,
+    server_name: Option<String>,
+    /// What was read of the visitor to find out.
+    first: Bytes,
+}
+
+async fn lead(wished: &Wished, stream: &mut TcpStream) -> Result<Lead, Rejected> {
+    match (&wished.port.route, &wished.names) {
+        (Route::Backend(backend), _) => {
+            Ok(Lead { backend: backend.clone(), server_name: None, first: Bytes::new() })
+        }
+        (Route::ServerName(_), Some(names)) => {
+            let (server_name, first) = greeting(stream).await?;
+            match names.pick(server_name.as_deref()) {
+                Some(backend) => Ok(Lead { backend: backend.to_owned(), server_name, first }),
+                None => {
+                    let said = stream.write_all(&UNRECOGNIZED_NAME).await;
+                    let ended = stream.shutdown().await;
+                    // A visitor that is gone needs no answer.
+                    let _gone = said.and(ended);
+                    Err(Rejected::UnknownName)
+                }
+            }
+        }
+        (Route::ServerName(_), None) | (Route::Nowhere, _) => Err(Rejected::Nowhere),
+    }
+}
+
+/// Reads a visitor's TLS greeting: the name in it, and every byte that was read.
+async fn greeting(stream: &mut TcpStream) -> Result<(Option<String>, Bytes), Rejected> {
+    static WAITED_FOR: AtomicUsize = AtomicUsize::new(0);
+    struct Waiting;
+    impl Drop for Waiting {
+        fn drop(&mut self) {
+            WAITED_FOR.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+    let before = WAITED_FOR.fetch_add(1, Ordering::Relaxed);
+    let _waiting = Waiting;
+    if before >= MOST_GREETING {
+        return Err(Rejected::Busy);
+    }
+    let name = timeout(GREETING, async {
+        // Memory for those who have said something.
+        stream.readable().await.map_err(|_| Rejected::NoGreeting)?;
+        let mut bytes = BytesMut::with_capacity(2048);
+        loop {
+            match stream.read_buf(&mut bytes).await {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return Err(Rejected::NoGreeting),
+            }
+            match read(&bytes) {
+                Greeting::Name(name) => return Ok((Some(name), bytes.freeze())),
+                Greeting::NoName => return Ok((None, bytes.freeze())),
+                Greeting::Incomplete if bytes.len() < LONGEST => bytes.reserve(2048),
+                Greeting::Incomplete | Greeting::NotTls(_) => return Err(Rejected::NoGreeting),
+            }
+        }
+    });
+    name.await.unwrap_or(Err(Rejected::NoGreeting))
+}
