@@ -8,6 +8,7 @@
 //! [`dialler::dial`]. What both then hold is in [`session`].
 
 pub mod acceptor;
+pub mod adoption;
 pub mod dialler;
 pub mod link;
 pub mod peer;

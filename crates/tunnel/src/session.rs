@@ -72,7 +72,11 @@ pub struct AgentSession {
 pub struct Adoption<Out, In> {
     /// Where the other end is.
     pub address: SocketAddr,
-    /// The TLS session's exporter (RFC 8446 section 7.5) for [`tunnel_proto::message::Proof`].
+    /// Who the other end is. An agent's certificate has been checked; a gateway has yet to prove
+    /// that it is who it should be.
+    pub peer: Identity,
+    /// The TLS session's exporter (RFC 8446 section 7.5) for [`tunnel_proto::message::Proof`],
+    /// with the label [`crate::adoption::EXPORTER_LABEL`] and no context.
     pub exporter: [u8; 32],
     /// Messages.
     pub control: Control<Out, In>,

@@ -192,6 +192,12 @@ impl Pin {
     pub fn of(certificate: &CertificateDer<'_>) -> Self {
         Self(sha256(certificate.as_ref()))
     }
+
+    /// From a digest that was read elsewhere.
+    #[must_use]
+    pub fn from_digest(digest: [u8; 32]) -> Self {
+        Self(digest)
+    }
 }
 
 impl fmt::Display for Pin {
