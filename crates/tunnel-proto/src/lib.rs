@@ -6,11 +6,16 @@
 //! [`std::time::Duration`] since a start that the asker chose and keeps.
 
 pub mod backoff;
+pub mod carrier_choice;
 pub mod choice;
 pub mod control;
 pub mod desired;
+pub mod flow_table;
 pub mod frame;
 pub mod liveness;
 pub mod message;
+pub mod proxy_header;
+pub mod quota;
 pub mod server_name;
 pub mod sessions;
+pub mod spare;
