@@ -14,15 +14,18 @@
 //! - `internal` together with `external` on a Pod left no interface; it is refused.
 
 pub mod exposure;
+pub mod gateway_ports;
 pub mod host_ports;
 pub mod key;
 mod node;
 mod pod;
+mod published;
 mod service;
 mod vocabulary;
 
 pub use node::{NodeWish, read_node};
 pub use pod::{PodWish, read_pod};
+pub use published::{ClientAddress, ClientAddresses, Gateways, PublishWish, read_published};
 pub use service::{ServiceWish, read_service};
 
 use crate::problem::Problem;

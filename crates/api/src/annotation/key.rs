@@ -42,7 +42,8 @@ pub const LOAD_BALANCER_CLASS: &str = "portcullis.dev/host";
 /// On Services, Gateways and ListenerSets: a comma-separated list of names of EdgeGateways, or `*`
 /// for all.
 pub const GATEWAY: &str = "portcullis.dev/gateway";
-/// On Services: the public ports, see `443:8443, 53:53:udp`; the
+/// On Services: the public ports, as
+/// [`GatewayPorts`](super::gateway_ports::GatewayPorts); the
 /// Service's own ports when absent.
 pub const GATEWAY_PORTS: &str = "portcullis.dev/gateway-ports";
 /// On Services: the server names by which its TCP ports are shared with others.
@@ -57,6 +58,18 @@ pub const MAX_NEW_PER_SECOND: &str = "portcullis.dev/max-new-per-second";
 pub const MAX_OPEN: &str = "portcullis.dev/max-open";
 /// On Services: `host` leads to the target ports on the agent's own machine, 127.0.0.1.
 pub const TARGET: &str = "portcullis.dev/target";
+
+/// Every key that asks something of gateways and of nobody else.
+pub(crate) const OF_GATEWAYS: [&str; 8] = [
+    GATEWAY,
+    GATEWAY_PORTS,
+    HOSTNAMES,
+    PROXY_PROTOCOL,
+    CLIENT_ADDRESS,
+    MAX_NEW_PER_SECOND,
+    MAX_OPEN,
+    TARGET,
+];
 
 /// The `spec.loadBalancerClass` of Services that gateways publish.
 pub const GATEWAY_CLASS: &str = "portcullis.dev/gateway";

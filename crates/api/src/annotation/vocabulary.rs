@@ -87,13 +87,11 @@ impl<'a> Vocabulary<'a> {
             (true, true) => {
                 let keys = [key::EXTERNAL, key::EPOK_EXTERNAL];
                 let key = keys.into_iter().find(|it| self.has(it)).unwrap_or(key::EXTERNAL);
-                let value = self.annotations.get(key).map_or("", String::as_str);
-                self.problems.push(Problem::invalid(
+                self.refuse(
                     key,
-                    value,
                     "internal and external together leave no interface",
                     "keep one of the two annotations",
-                ));
+                );
                 Exposure::Everywhere
             }
         }
@@ -129,9 +127,13 @@ impl<'a> Vocabulary<'a> {
         let known_elsewhere = [key::HOST_PORTS, key::HOST, key::INTERNAL, key::EXTERNAL]
             .into_iter()
             .chain([key::ALLOW_FROM, key::EXCLUDE])
+            .chain(key::OF_GATEWAYS)
             .collect::<BTreeSet<_>>();
         let ours = self.annotations.iter().filter(|(it, _)| it.starts_with(key::PREFIX));
-        for (key, value) in ours.filter(|(it, _)| !known.contains(&it.as_str())) {
+        // What a Service asks of gateways is read where they are the matter.
+        let silent = |it: &str| kind == "Service" && key::OF_GATEWAYS.contains(&it);
+        let unknown = ours.filter(|(it, _)| !known.contains(&it.as_str()) && !silent(it));
+        for (key, value) in unknown {
             let problem = if known_elsewhere.contains(key.as_str()) {
                 format!("has no effect on a {kind}")
             } else {
@@ -149,9 +151,15 @@ impl<'a> Vocabulary<'a> {
         }
     }
 
+    /// Reports a value that contradicts another one.
+    pub(super) fn refuse(&mut self, key: &'static str, problem: &str, remedy: &str) {
+        let value = self.annotations.get(key).map_or("", String::as_str);
+        self.problems.push(Problem::invalid(key, value, problem, remedy));
+    }
+
     /// Reads the first key that is there. A later one that says something else is reported; a
     /// later one that cannot be understood says something else.
-    fn first_of<T: PartialEq, const N: usize>(
+    pub(super) fn first_of<T: PartialEq, const N: usize>(
         &mut self,
         keys: [&'static str; N],
         read: impl Fn(&str) -> Result<T, (String, &'static str)>,
