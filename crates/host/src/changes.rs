@@ -7,6 +7,7 @@
 //!
 //! Changes made with the old `iptables-legacy` programs are announced by no kernel.
 
+mod answers;
 mod message;
 
 use std::io;
@@ -18,6 +19,8 @@ use nix::sys::socket::{
     socket, sockopt,
 };
 use tokio::io::unix::AsyncFd;
+
+pub(crate) use answers::Answers;
 
 use crate::OwnProcesses;
 

@@ -1,4 +1,7 @@
 //! Runs commands on this machine. No shell, no inherited environment, no process left behind.
+//!
+//! A transaction of `nft` is over when the kernel says that it has taken it, which is a while before
+//! the program ends.
 
 use std::collections::VecDeque;
 use std::io;
@@ -8,10 +11,12 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use command::{Command, Output};
+use command::{Command, Output, Program};
 use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::process::Child;
 
+use crate::changes::Answers;
 use crate::{ExecuteError, Executor};
 
 /// How this machine is called in errors.
@@ -60,6 +65,7 @@ pub struct Local {
     limits: Limits,
     path: String,
     own: OwnProcesses,
+    answers: Answers,
 }
 
 impl Default for Local {
@@ -69,6 +75,7 @@ impl Default for Local {
             limits: Limits::default(),
             path: SYSTEM_PATH.to_owned(),
             own: OwnProcesses::default(),
+            answers: Answers::default(),
         }
     }
 }
@@ -138,7 +145,8 @@ impl Local {
             ExecuteError::cannot_start(THIS_MACHINE, command.program, &source.to_string())
         };
 
-        let mut child = tokio::process::Command::new(self.find(command.program.name()))
+        let listening = is_transaction(command).then(|| self.answers.listen()).flatten();
+        let child = tokio::process::Command::new(self.find(command.program.name()))
             .args(&command.args)
             .env_clear()
             .env("PATH", &self.path)
@@ -152,30 +160,54 @@ impl Local {
             .kill_on_drop(true)
             .spawn()
             .map_err(cannot_start)?;
-        self.own.remember(child.id());
-
-        let stdin = child.stdin.take();
-        let stdout = child.stdout.take();
-        let stderr = child.stderr.take();
-        let write = async {
-            if let Some(mut stdin) = stdin {
-                // A program that ends before it has read everything says why by other means.
-                let _ = stdin.write_all(command.stdin.as_bytes()).await;
+        let process = child.id();
+        self.own.remember(process);
+        let ending = end(child, command.clone(), self.limits);
+        let Some((listening, process)) = listening.zip(process) else { return ending.await };
+        let mut ending = Box::pin(ending);
+        tokio::select! {
+            output = &mut ending => output,
+            () = listening.transaction_of(process) => {
+                // It has nothing more to say, and is given the time to end by itself.
+                tokio::spawn(tokio::time::timeout(self.deadline, ending));
+                Ok(Output { status: Some(0), ..Output::default() })
             }
-        };
-        let ((), stdout, stderr) = tokio::join!(
-            write,
-            read_all(stdout, self.limits.stdout),
-            read_beginning(stderr, self.limits.stderr),
-        );
-        let stdout = stdout.map_err(cannot_start)?.ok_or_else(|| {
-            ExecuteError::output_too_long(THIS_MACHINE, command, self.limits.stdout)
-        })?;
-        let stderr = stderr.map_err(cannot_start)?;
-        let status = child.wait().await.map_err(cannot_start)?;
-
-        Ok(Output { status: status.code(), stdout: text(stdout), stderr: text(stderr) })
+        }
     }
+}
+
+/// Whether the command is one transaction of the kernel and nothing else, so that it has succeeded
+/// when the kernel has taken a transaction of its process.
+pub(crate) fn is_transaction(command: &Command) -> bool {
+    command.program == Program::Nft && command.args == ["-f", "-"]
+}
+
+/// Writes the input and waits for the end.
+async fn end(mut child: Child, command: Command, limits: Limits) -> Result<Output, ExecuteError> {
+    let cannot_start = |source: io::Error| {
+        ExecuteError::cannot_start(THIS_MACHINE, command.program, &source.to_string())
+    };
+    let stdin = child.stdin.take();
+    let stdout = child.stdout.take();
+    let stderr = child.stderr.take();
+    let write = async {
+        if let Some(mut stdin) = stdin {
+            // A program that ends before it has read everything says why by other means.
+            let _ = stdin.write_all(command.stdin.as_bytes()).await;
+        }
+    };
+    let ((), stdout, stderr) = tokio::join!(
+        write,
+        read_all(stdout, limits.stdout),
+        read_beginning(stderr, limits.stderr),
+    );
+    let stdout = stdout
+        .map_err(cannot_start)?
+        .ok_or_else(|| ExecuteError::output_too_long(THIS_MACHINE, &command, limits.stdout))?;
+    let stderr = stderr.map_err(cannot_start)?;
+    let status = child.wait().await.map_err(cannot_start)?;
+
+    Ok(Output { status: status.code(), stdout: text(stdout), stderr: text(stderr) })
 }
 
 impl Executor for Local {

@@ -10,6 +10,7 @@ mod forced;
 mod key;
 mod link;
 mod session;
+mod standby;
 mod sudo;
 
 use std::time::Duration;

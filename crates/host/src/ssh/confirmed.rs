@@ -1,5 +1,6 @@
 //! Changes that are rolled back unless the host can still be reached afterwards.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use command::{Command, Output, Program};
@@ -17,7 +18,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 const SPOILER: &[u8] = b"\n} this rollback is called off\n";
 
 pub(super) async fn run(
-    session: &Session,
+    session: &Arc<Session>,
     host: &SshHost,
     change: &ConfirmedChange,
 ) -> Result<Vec<Output>, ExecuteError> {
@@ -55,7 +56,7 @@ async fn with_host_apply(
 /// How soon a connection that died in silence is noticed is decided by `ClientAliveInterval` and
 /// `ClientAliveCountMax` in the host's sshd_config.
 async fn with_dead_mans_switch(
-    session: &Session,
+    session: &Arc<Session>,
     host: &SshHost,
     change: &ConfirmedChange,
 ) -> Result<Vec<Output>, ExecuteError> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::FutureExt as _;
 use russh::client::Msg;
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig};
 
@@ -18,6 +19,7 @@ pub(super) struct Running {
     over: bool,
     /// Whether giving up means to end the program by a signal.
     kill: bool,
+    collected: Collected,
 }
 
 impl Running {
@@ -25,7 +27,13 @@ impl Running {
     pub(super) async fn start(session: &Session, line: String) -> Result<Self, ExecuteError> {
         let (read, write) = session.open_channel().await?.split();
         write.exec(true, line).await.map_err(|error| session.failure(&error))?;
-        Ok(Self { read, write: Arc::new(write), over: false, kill: true })
+        Ok(Self {
+            read,
+            write: Arc::new(write),
+            over: false,
+            kill: true,
+            collected: Collected::default(),
+        })
     }
 
     /// Giving up only closes the program's input, and it runs on.
@@ -41,6 +49,30 @@ impl Running {
             Some(ChannelMsg::WindowAdjusted { .. }) => Box::pin(self.started(session)).await,
             other => Err(refusal(session, other.as_ref())),
         }
+    }
+
+    /// Whether it still waits for its input, as far as is known here.
+    pub(super) fn waits(&mut self, limits: Limits) -> bool {
+        while let Some(message) = self.read.wait().now_or_never() {
+            #[expect(clippy::wildcard_enum_match_arm, reason = "most are for servers")]
+            match message {
+                Some(ChannelMsg::Success | ChannelMsg::WindowAdjusted { .. }) => {}
+                Some(it @ (ChannelMsg::Data { .. } | ChannelMsg::ExtendedData { .. })) => {
+                    if self.collected.add(it, limits).is_err() {
+                        return false;
+                    }
+                }
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    /// Ends a program that waits for its input, and waits until the host has nothing of it.
+    pub(super) async fn dismiss(mut self) {
+        let _ = self.write.eof().await;
+        while self.read.wait().await.is_some() {}
+        self.over = true;
     }
 
     /// Writes the command's input, closes it, and returns what the program left behind.
@@ -61,7 +93,6 @@ impl Running {
         };
         tokio::pin!(feed);
         let mut fed = false;
-        let mut collected = Collected::default();
         loop {
             let message = tokio::select! {
                 () = &mut feed, if !fed => {
@@ -77,12 +108,12 @@ impl Running {
             if matches!(message, ChannelMsg::Failure | ChannelMsg::OpenFailure(_)) {
                 return Err(refusal(session, Some(&message)));
             }
-            collected.add(message, limits).map_err(|TooLong| {
+            self.collected.add(message, limits).map_err(|TooLong| {
                 ExecuteError::output_too_long(session.name(), command, limits.stdout)
             })?;
         }
         self.over = true;
-        collected.into_output().ok_or_else(|| {
+        std::mem::take(&mut self.collected).into_output().ok_or_else(|| {
             let reason = format!("the connection was lost while `{command}` ran");
             ExecuteError::unreachable(session.name(), reason)
         })

@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::forced::Conversation;
+use super::standby::Standby;
 use super::{HostKey, Mode, SshHost};
 use crate::ExecuteError;
 
@@ -26,6 +27,7 @@ pub(super) struct Session {
     /// Why the session ended, once it has.
     ended: watch::Receiver<Option<String>>,
     forced: Option<Conversation>,
+    standby: Standby,
 }
 
 impl Session {
@@ -58,7 +60,8 @@ impl Session {
         let handle = client::connect_stream(Arc::new(config(host)), stream, watcher)
             .await
             .map_err(|error| error.on(&name))?;
-        let mut session = Self { name, handle, socket, ended, forced: None };
+        let standby = Standby::default();
+        let mut session = Self { name, handle, socket, ended, forced: None, standby };
 
         let key = PrivateKeyWithHashAlg::new(host.client_key.key(), Some(HashAlg::Sha512));
         let accepted = session
@@ -101,6 +104,10 @@ impl Session {
         self.forced
             .as_ref()
             .ok_or_else(|| ExecuteError::protocol(&self.name, "this session has no forced command"))
+    }
+
+    pub(super) fn standby(&self) -> &Standby {
+        &self.standby
     }
 
     pub(super) async fn open_channel(&self) -> Result<Channel<Msg>, ExecuteError> {

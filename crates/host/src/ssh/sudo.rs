@@ -1,12 +1,15 @@
 //! Runs programs through `sudo` on a host where nothing of ours is installed.
 
+use std::sync::Arc;
+
 use command::{Command, Output};
 
 use super::SshHost;
 use super::exec::Running;
 use super::session::Session;
+use super::standby::Standby;
 use crate::ExecuteError;
-use crate::local::SYSTEM_PATH;
+use crate::local::{SYSTEM_PATH, is_transaction};
 
 /// What sudo says when it does not permit something, in the C locale.
 const REFUSALS: [&str; 7] = [
@@ -20,12 +23,29 @@ const REFUSALS: [&str; 7] = [
 ];
 
 pub(super) async fn run(
-    session: &Session,
+    session: &Arc<Session>,
     host: &SshHost,
     command: &Command,
 ) -> Result<Output, ExecuteError> {
-    let mut running = Running::start(session, line(command, &host.user)).await?;
+    let line = line(command, &host.user);
+    let may_wait = is_transaction(command);
+    let waiting = match may_wait {
+        true => Standby::take(session, &line, host.limits).await,
+        false => None,
+    };
+    let mut running = match waiting {
+        Some(running) => running,
+        None => match Running::start(session, line.clone()).await {
+            Err(ExecuteError::Protocol { .. }) if Standby::make_room(session).await => {
+                Running::start(session, line.clone()).await?
+            }
+            started => started?,
+        },
+    };
     let output = running.finish(session, command, host.limits).await?;
+    if may_wait && output.succeeded() {
+        Standby::start(session, line);
+    }
     judge(session.name(), &host.user, command, output)
 }
 

@@ -44,6 +44,42 @@ fn our_own_changes_are_not_told() {
 }
 
 #[test]
+fn a_transaction_is_over_when_the_kernel_has_taken_it() {
+    inside("taken", async |machine| {
+        let mut local = Local::new();
+        let mut ended_later = 0;
+        for _ in 0..20 {
+            for (command, listed) in [(add_chain("ours"), true), (delete_chain("ours"), false)] {
+                let output = local.run(&command).await.expect("it runs");
+                assert!(output.succeeded(), "{output:?}");
+                ended_later += usize::from(runs("nft"));
+                let listing = machine.run("nft", &["list", "tables"]).expect("it lists");
+                let chains = machine.run("nft", &["list", "chains"]).expect("it lists");
+                assert_eq!(chains.contains("chain ours"), listed, "{listing} {chains}");
+            }
+            let refused = local.run(&delete_chain("none")).await.expect("it runs");
+            assert_eq!(refused.status, Some(1));
+            assert!(refused.stderr.contains("No such file or directory"), "{refused:?}");
+        }
+        let first = std::fs::read_link("/proc/self/ns/pid");
+        if first.is_ok_and(|it| it.as_os_str() == "pid:[4026531836]") {
+            assert!(ended_later > 0, "every change waited for the end of its program");
+        }
+    });
+}
+
+/// Whether a child of this process runs a program of this name.
+fn runs(name: &str) -> bool {
+    let own = std::process::id().to_string();
+    let processes = std::fs::read_dir("/proc").expect("it is mounted").flatten();
+    let mut stats = processes.filter_map(|it| std::fs::read_to_string(it.path().join("stat")).ok());
+    stats.any(|it| {
+        let parent = it.rsplit_once(") ").and_then(|(_, it)| it.split(' ').nth(1));
+        it.contains(&format!("({name})")) && parent == Some(own.as_str())
+    })
+}
+
+#[test]
 fn a_change_of_iptables_is_told() {
     inside("iptables-change", async |_machine| {
         let mut changes = LocalChanges::watch(Local::new().own_processes()).expect("we are root");

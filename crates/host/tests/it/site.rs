@@ -66,11 +66,17 @@ impl Site {
     /// Builds the site with this account; `None` after a loud skip.
     #[track_caller]
     pub(crate) fn new(name: &str, user: &str) -> Option<Self> {
-        testkit::require(sshd::available().and_then(|()| Lab::as_root(name)))
-            .map(|lab| Self::build(lab, user).expect("the site is built"))
+        Self::with(name, user, "")
     }
 
-    fn build(lab: Lab, user: &str) -> anyhow::Result<Self> {
+    /// The same with more lines in the server's configuration.
+    #[track_caller]
+    pub(crate) fn with(name: &str, user: &str, configuration: &str) -> Option<Self> {
+        testkit::require(sshd::available().and_then(|()| Lab::as_root(name)))
+            .map(|lab| Self::build(lab, user, configuration).expect("the site is built"))
+    }
+
+    fn build(lab: Lab, user: &str, configuration: &str) -> anyhow::Result<Self> {
         let account = ACCOUNTS.iter().find(|it| it.user == user).context("the account")?;
         let client = lab.machine("client")?;
         let host = lab.machine("host")?;
@@ -79,7 +85,9 @@ impl Site {
             .user(account.user)
             .sudoers(account.sudoers)
             .key_options(account.key_options)
-            .configuration("ClientAliveInterval 1\nClientAliveCountMax 2\nLogLevel VERBOSE")
+            .configuration(&format!(
+                "ClientAliveInterval 1\nClientAliveCountMax 2\nLogLevel VERBOSE\n{configuration}"
+            ))
             .start()?;
         Ok(Self { server, user: account.user, host, client, _lab: lab })
     }

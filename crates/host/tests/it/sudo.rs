@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use command::{Command, Program};
 use host::{Blame, Executor, Ssh};
 
-use super::local::write_program;
-use super::site::{Site, add_chain, failure, list_links, run_until_well};
+use super::local::{wait_until, write_program};
+use super::site::{Site, add_chain, delete_chain, failure, list_links, run_until_well};
 
 #[test]
 fn ep_12_a_refused_sudo_names_the_line_that_is_missing() {
@@ -55,11 +55,57 @@ fn what_nft_complains_about_is_an_output() {
     let Some(site) = Site::new("nft-complains", "nftables") else { return };
     site.inside(async || {
         let mut ssh = Ssh::new(site.ssh_host());
-        let output = ssh.run(&super::site::delete_chain("none")).await.expect("it runs");
+        let output = ssh.run(&delete_chain("none")).await.expect("it runs");
         assert_eq!(output.status, Some(1));
         assert!(output.stderr.contains("No such file or directory"), "{output:?}");
     });
 }
+
+#[test]
+fn the_next_transaction_finds_its_program_waiting() {
+    let Some(site) = Site::new("standby", "nftables") else { return };
+    site.inside(async || {
+        let mut ssh = Ssh::new(site.ssh_host());
+        for _ in 0..3 {
+            for (change, there) in [(add_chain("c"), true), (delete_chain("c"), false)] {
+                let waiting = site.processes(WAITING);
+                let output = ssh.run(&change).await.expect("it runs");
+                assert!(output.succeeded(), "{output:?}");
+                assert_eq!(site.has_chain("c"), there);
+                let gone = || !site.processes(WAITING).iter().any(|it| waiting.contains(it));
+                wait_until(gone, "what waited did the work").await;
+                wait_until(|| !site.processes(WAITING).is_empty(), "another one waits").await;
+            }
+        }
+        // Somebody else ended it: the next change has a program of its own.
+        for pid in site.processes(WAITING) {
+            site.host.run("kill", &[&pid.to_string()]).expect("it runs");
+        }
+        wait_until(|| site.processes(WAITING).is_empty(), "it is gone").await;
+        assert!(ssh.run(&list_links()).await.expect("it runs").succeeded());
+        assert!(ssh.run(&add_chain("d")).await.expect("it runs").succeeded());
+        assert!(site.has_chain("d"));
+        drop(ssh);
+        wait_until(|| site.processes(WAITING).is_empty(), "nothing is left behind").await;
+    });
+}
+
+#[test]
+fn a_host_with_room_for_one_program_is_changed_all_the_same() {
+    let Some(site) = Site::with("one-program", "nftables", "MaxSessions 1") else { return };
+    site.inside(async || {
+        let mut ssh = Ssh::new(site.ssh_host());
+        for _ in 0..3 {
+            for change in [add_chain("c"), list_links(), delete_chain("c")] {
+                let output = ssh.run(&change).await.expect("it runs");
+                assert!(output.succeeded(), "{output:?}");
+            }
+        }
+    });
+}
+
+/// The command line of what waits for the next transaction, without sudo's own.
+const WAITING: &str = "nft -f -";
 
 #[test]
 fn ep_12_a_hanging_command_ends_at_the_deadline_and_the_next_one_runs() {
