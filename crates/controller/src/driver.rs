@@ -6,15 +6,18 @@ use std::time::{Duration, Instant};
 
 use api::host::{Backend, HostSettings};
 use api::object::ObjectRef;
+use api::port::{Port, Protocol};
 use planner::cluster_view::ClusterView;
+use planner::desired::PortForwards;
 use planner::forward::{Changed, HostDesired, NoPlan, StandingPlan};
 use planner::host_view::HostView;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::host_task::{Applied, HostTask, Told, Wish};
+use crate::host_task::{Applied, HostTask, Told};
 use crate::reach::{self, Keys};
 use crate::status::HostState;
+use crate::wish::{News, Wish, Wishes, wishes};
 
 /// Drives one host; dropping it stops the task and leaves the rules.
 pub(crate) struct Driver {
@@ -27,7 +30,9 @@ pub(crate) struct Driver {
     pub(crate) reachable: bool,
     plan: StandingPlan,
     kept: (BTreeSet<ObjectRef>, bool),
-    wish: watch::Sender<Option<Arc<Wish>>>,
+    wishes: Wishes,
+    /// Whether any wish was sent, so that the next can tell what is different.
+    wished: bool,
     task: JoinHandle<()>,
 }
 
@@ -39,12 +44,12 @@ impl Driver {
         resync: Duration,
         told: &mpsc::Sender<(String, Told)>,
     ) -> Self {
-        let (wish, receiver) = watch::channel(None);
+        let (wishes, inbox) = wishes();
         let task = HostTask {
             settings: Arc::clone(&settings),
             keys: keys.clone(),
             resync,
-            wish: receiver,
+            wishes: inbox,
             told: told.clone(),
         };
         let backend = match settings.backend {
@@ -65,7 +70,8 @@ impl Driver {
             reachable: false,
             plan,
             kept: Default::default(),
-            wish,
+            wishes,
+            wished: false,
             task,
         }
     }
@@ -91,13 +97,21 @@ impl Driver {
         let desired = self.plan.desired();
         let keep: BTreeSet<_> = desired.unreadable.union(unreadable).cloned().collect();
         let kept = (keep, keep_all);
-        if planned == Changed::Nothing && kept == self.kept && self.wish.borrow().is_some() {
-            return Ok(());
-        }
-        let forwarding = desired.forwarding.clone();
-        let wish = Wish { forwarding, keep: kept.0.clone(), keep_all, changed };
-        self.kept = kept;
-        self.wish.send_replace(Some(Arc::new(wish)));
+        let news = match planned {
+            _ if !self.wished => News::Whole(Box::new(desired.forwarding.clone())),
+            Changed::Nothing if kept == self.kept => return Ok(()),
+            Changed::Nothing => News::Ports(PortForwards::new()),
+            Changed::Ports(ports) => {
+                let forwards = |(protocol, port): (Protocol, Port)| {
+                    let at = desired.forwarding.at(protocol, port);
+                    ((protocol, port), at.map(|(key, it)| (key, it.clone())).collect())
+                };
+                News::Ports(ports.into_iter().map(forwards).collect())
+            }
+            Changed::Everything => News::Whole(Box::new(desired.forwarding.clone())),
+        };
+        self.wishes.send(Wish { news, keep: kept.0.clone(), keep_all, changed });
+        (self.kept, self.wished) = (kept, true);
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! What acts on one host and remembers what the kernel confirmed.
+//! What acts on one host.
 //!
 //! No decision lives here: what to write comes from `firewall`, when to write from the host task.
 
@@ -8,12 +8,10 @@ use std::time::{Duration, Instant};
 
 use api::host::{Backend as Wanted, Executor as Way, HostSettings};
 use command::{Command, Output};
-use firewall::{Backend, Observed, Plan};
+use firewall::{Backend, Observed, Plan, StandingRuleset};
 use host::{Blame, ConfirmedChange, ExecuteError, Executor};
 use planner::desired::Options;
 use planner::host_view::HostView;
-
-use crate::host_task::Wish;
 
 /// Why a pass failed.
 #[derive(Debug, thiserror::Error)]
@@ -51,15 +49,22 @@ impl PassError {
     }
 }
 
-/// What acts on the host and remembers what the kernel confirmed.
+/// A host that has its ruleset.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reached {
+    /// How many steps that took.
+    pub(crate) steps: usize,
+    /// When the kernel had answered.
+    pub(crate) at: Instant,
+}
+
+/// What acts on the host.
 pub(crate) struct Hand {
     backend: Backend,
     options: Options,
     /// How long a change may stand unconfirmed before the host takes it back.
     confirm: Option<Duration>,
     executor: Box<dyn Executor>,
-    /// The last listing plus every transaction confirmed since; `None` when in doubt.
-    observed: Option<Observed>,
     /// Whether the other backend may still have rules of ours.
     leftovers: bool,
     /// The host's own addresses.
@@ -70,10 +75,7 @@ pub(crate) struct Hand {
 impl Hand {
     /// A hand that knows nothing about the host yet.
     pub(crate) fn new(settings: &HostSettings, executor: Box<dyn Executor>) -> Self {
-        let backend = match settings.backend {
-            Wanted::Nftables => Backend::Nftables,
-            Wanted::Iptables => Backend::Iptables,
-        };
+        let backend = backend(settings);
         let confirm = match &settings.executor {
             Way::Local => None,
             Way::Ssh(ssh) => ssh.confirm_within,
@@ -88,21 +90,10 @@ impl Hand {
             options,
             confirm,
             executor,
-            observed: None,
             leftovers: true,
             addresses: BTreeSet::new(),
             cost_of_looking: Duration::ZERO,
         }
-    }
-
-    /// Somebody may have changed the host: what was observed counts no more.
-    pub(crate) fn doubt(&mut self) {
-        self.observed = None;
-    }
-
-    /// Whether nothing casts doubt on what was observed.
-    pub(crate) fn is_sure(&self) -> bool {
-        self.observed.is_some()
     }
 
     /// How long the last full reading took.
@@ -122,37 +113,30 @@ impl Hand {
         Ok(facts)
     }
 
-    /// Brings the host to the wished state; returns how many steps that took.
-    pub(crate) async fn reach(&mut self, wish: &Wish) -> Result<usize, PassError> {
-        let observed = match self.observed.take() {
-            Some(observed) => observed,
-            None => {
-                let started = Instant::now();
-                let observed = self.observe(self.backend, self.options).await?;
-                self.cost_of_looking = started.elapsed();
-                observed
-            }
-        };
-        let ruleset = self.backend.render(&wish.forwarding);
-        let mut keep = wish.keep.clone();
-        if wish.keep_all {
-            keep.extend(observed.owners());
+    /// Brings the host to the ruleset that it should have.
+    pub(crate) async fn reach(
+        &mut self,
+        standing: &mut StandingRuleset,
+    ) -> Result<Reached, PassError> {
+        if standing.observed().is_none() {
+            let started = Instant::now();
+            standing.observe(self.observe(self.backend, self.options).await?);
+            self.cost_of_looking = started.elapsed();
         }
-        let plan = self.backend.plan(&ruleset, &observed, &keep);
-        let steps = plan.steps().count();
-        if plan.is_empty() {
-            self.observed = Some(observed);
-        } else {
-            self.apply(&plan, &observed).await?;
-            let mut after = observed.clone();
-            plan.apply_to(&mut after);
-            self.forget_stale_flows(&observed, &after).await;
-            self.observed = Some(after);
+        let plan = standing.plan().unwrap_or_default();
+        let stale = standing.stale_flows(&plan, &self.addresses);
+        if !plan.is_empty()
+            && let Some(before) = standing.observed()
+        {
+            self.apply(&plan, before).await?;
         }
+        standing.confirm(&plan);
+        let reached = Reached { steps: plan.steps().count(), at: Instant::now() };
+        self.forget_flows(&stale).await;
         if self.leftovers {
             self.leftovers = !self.remove_leftovers().await;
         }
-        Ok(steps)
+        Ok(reached)
     }
 
     async fn apply(&mut self, plan: &Plan, before: &Observed) -> Result<(), PassError> {
@@ -179,9 +163,9 @@ impl Hand {
     ///
     /// A host without `conntrack` keeps old UDP flows until they time out; that is worth a line in
     /// the log and no failure.
-    async fn forget_stale_flows(&mut self, before: &Observed, after: &Observed) {
-        for command in firewall::conntrack::stale(before, after, &self.addresses) {
-            if let Err(error) = self.executor.run(&command).await {
+    async fn forget_flows(&mut self, stale: &[Command]) {
+        for command in stale {
+            if let Err(error) = self.executor.run(command).await {
                 tracing::warn!(%command, %error, "cannot delete stale tracked connections");
                 return;
             }
@@ -220,6 +204,14 @@ impl Hand {
         let output = self.executor.run(command).await?;
         check(command, &output)?;
         Ok(output)
+    }
+}
+
+/// The backend that a Host asks for.
+pub(crate) fn backend(settings: &HostSettings) -> Backend {
+    match settings.backend {
+        Wanted::Nftables => Backend::Nftables,
+        Wanted::Iptables => Backend::Iptables,
     }
 }
 

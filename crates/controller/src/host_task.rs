@@ -3,36 +3,22 @@
 //! A task of its own for each host, so that one that does not answer delays no other. What the
 //! host should look like arrives as a [`Wish`]; this file decides only *when* to act on it.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::host::HostSettings;
-use api::object::ObjectRef;
+use firewall::StandingRuleset;
 use futures::StreamExt;
 use jiff::Timestamp;
 use planner::desired::Forwarding;
 use planner::host_view::HostView;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use crate::backoff::Backoff;
 use crate::door::{self, Disturbance, Opened};
-use crate::hand::{Hand, PassError};
+use crate::hand::{Hand, PassError, Reached, backend};
 use crate::reach::Keys;
-
-/// What a host should look like.
-#[derive(Debug)]
-pub(crate) struct Wish {
-    /// The desired forwarding.
-    pub(crate) forwarding: Forwarding,
-    /// Objects that cannot be read: what the host still has for them stays.
-    pub(crate) keep: BTreeSet<ObjectRef>,
-    /// Some objects cannot be read and nobody knows which: whatever the host has stays, unless
-    /// another object wants its host port.
-    pub(crate) keep_all: bool,
-    /// When the oldest change came that this wish is the first to cover.
-    pub(crate) changed: Option<Instant>,
-}
+use crate::wish::{News, Wish, WishInbox};
 
 /// What a host task tells the engine.
 #[derive(Debug)]
@@ -73,7 +59,7 @@ pub(crate) struct HostTask {
     pub(crate) keys: Keys,
     /// How often to look although nothing happened.
     pub(crate) resync: Duration,
-    pub(crate) wish: watch::Receiver<Option<Arc<Wish>>>,
+    pub(crate) wishes: WishInbox,
     pub(crate) told: mpsc::Sender<(String, Told)>,
 }
 
@@ -81,9 +67,10 @@ impl HostTask {
     /// Runs until the engine drops its end of `wish`.
     pub(crate) async fn run(mut self) {
         let mut backoff = Backoff::default();
+        let mut wished = None;
         loop {
             let error = match door::open(&self.settings, &self.keys).await {
-                Ok(opened) => match self.keep(opened, &mut backoff).await {
+                Ok(opened) => match self.keep(opened, &mut wished, &mut backoff).await {
                     Ended::NotWanted => return,
                     Ended::DoorIsBroken => continue,
                 },
@@ -92,19 +79,24 @@ impl HostTask {
             self.tell(Told::Failed { error, reachable: false }).await;
             tokio::select! {
                 () = tokio::time::sleep(backoff.next(rand::random())) => {}
-                () = gone(&self.wish) => return,
+                () = self.wishes.closed() => return,
             }
         }
     }
 
-    async fn keep(&mut self, opened: Opened, backoff: &mut Backoff) -> Ended {
+    async fn keep(
+        &mut self,
+        opened: Opened,
+        wished: &mut Option<Wished>,
+        backoff: &mut Backoff,
+    ) -> Ended {
         let Opened { executor, mut disturbances } = opened;
         let mut hand = Hand::new(&self.settings, executor);
         let mut look_at_facts = true;
-        let mut applied: Option<Arc<Wish>> = None;
+        doubt(wished);
         loop {
             let started = Instant::now();
-            let outcome = self.pass(&mut hand, &mut look_at_facts, &mut applied).await;
+            let outcome = self.pass(&mut hand, &mut look_at_facts, wished).await;
             let wait = match outcome {
                 Ok(()) => {
                     backoff.reset();
@@ -112,7 +104,7 @@ impl HostTask {
                     self.resync.max(hand.cost_of_looking() * 1000)
                 }
                 Err(error) => {
-                    hand.doubt();
+                    doubt(wished);
                     let broken = error.needs_new_key();
                     let reachable = error.host_answered();
                     self.tell(Told::Failed { error: error.to_string(), reachable }).await;
@@ -125,13 +117,13 @@ impl HostTask {
                 }
             };
             tokio::select! {
-                changed = self.wish.changed() => if changed.is_err() { return Ended::NotWanted },
+                changed = self.wishes.changed() => if changed.is_err() { return Ended::NotWanted },
                 Some(disturbance) = disturbances.next() => {
-                    hand.doubt();
+                    doubt(wished);
                     look_at_facts |= disturbance != Disturbance::Firewall;
                 }
                 () = tokio::time::sleep(wait) => {
-                    hand.doubt();
+                    doubt(wished);
                     look_at_facts = true;
                 }
             }
@@ -142,25 +134,27 @@ impl HostTask {
         &mut self,
         hand: &mut Hand,
         look_at_facts: &mut bool,
-        applied: &mut Option<Arc<Wish>>,
+        wished: &mut Option<Wished>,
     ) -> Result<(), PassError> {
         if *look_at_facts {
             let facts = hand.facts().await?;
             *look_at_facts = false;
             self.tell(Told::Facts(facts)).await;
         }
-        let Some(wished) = self.wish.borrow_and_update().clone() else { return Ok(()) };
-        let same_wish = applied.as_ref().is_some_and(|it| Arc::ptr_eq(it, &wished));
-        if same_wish && hand.is_sure() {
+        let started = Instant::now();
+        if let Some(wish) = self.wishes.take() {
+            follow(wished, wish, &self.settings);
+        }
+        let Some(wished) = wished else { return Ok(()) };
+        if !wished.is_new && wished.ruleset.observed().is_some() {
             return Ok(());
         }
-        let started = Instant::now();
-        let steps = hand.reach(&wished).await?;
-        let took = started.elapsed();
-        *applied = Some(Arc::clone(&wished));
-        let forwards = wished.forwarding.forwards.len();
-        let drift = same_wish && steps > 0;
-        let lag = wished.changed.filter(|_| !same_wish).map(|it| it.elapsed());
+        let Reached { steps, at } = hand.reach(&mut wished.ruleset).await?;
+        let took = at.duration_since(started);
+        let forwards = wished.ruleset.forwarding().forwards.len();
+        let drift = !wished.is_new && steps > 0;
+        let lag = wished.changed.take().map(|it| at.saturating_duration_since(it));
+        wished.is_new = false;
         // Whole seconds are what people and the API read.
         let now = Timestamp::now();
         let at = Timestamp::from_second(now.as_second()).unwrap_or(now);
@@ -182,7 +176,43 @@ enum Ended {
     DoorIsBroken,
 }
 
-async fn gone(wish: &watch::Receiver<Option<Arc<Wish>>>) {
-    let mut wish = wish.clone();
-    while wish.changed().await.is_ok() {}
+/// What was wished so far, and whether the host had it once.
+struct Wished {
+    ruleset: StandingRuleset,
+    is_new: bool,
+    /// When the oldest change came that the host does not have yet.
+    changed: Option<Instant>,
+}
+
+/// Somebody may have changed the host: what was observed counts no more.
+fn doubt(wished: &mut Option<Wished>) {
+    if let Some(wished) = wished {
+        wished.ruleset.doubt();
+    }
+}
+
+fn follow(wished: &mut Option<Wished>, wish: Wish, settings: &HostSettings) {
+    let Wish { news, keep, keep_all, changed } = wish;
+    let wished = match (wished, news) {
+        (Some(wished), News::Whole(forwarding)) => {
+            wished.ruleset.replace(*forwarding);
+            wished
+        }
+        (Some(wished), News::Ports(ports)) => {
+            wished.ruleset.replace_ports(ports);
+            wished
+        }
+        (wished @ None, news) => {
+            let mut forwarding = Forwarding::default();
+            match news {
+                News::Whole(whole) => forwarding = *whole,
+                News::Ports(ports) => forwarding.replace(ports),
+            }
+            let ruleset = StandingRuleset::new(backend(settings), forwarding);
+            wished.insert(Wished { ruleset, is_new: true, changed: None })
+        }
+    };
+    wished.ruleset.keep(keep, keep_all);
+    wished.is_new = true;
+    wished.changed = wished.changed.into_iter().chain(changed).min();
 }

@@ -21,5 +21,6 @@ pub mod reach;
 mod report;
 mod run;
 pub mod status;
+mod wish;
 
 pub use run::{RunError, Settings, SourceSettings, run};

@@ -15,6 +15,7 @@ use crate::label::excerpt;
 use crate::nftables::layout::{FAMILY, TABLE};
 use crate::nftables::listing::{self, NotAListing};
 use crate::nftables::plan::{Change, TablePlan};
+use crate::nftables::scope::Scope;
 use crate::nftables::table::Table;
 use crate::nftables::{plan, render};
 use crate::reach::Reach;
@@ -174,7 +175,7 @@ impl Backend {
     #[must_use]
     pub fn plan(self, desired: &Ruleset, observed: &Observed, keep: &BTreeSet<ObjectRef>) -> Plan {
         if keep.is_empty() {
-            return plan_between(desired.nftables.as_ref(), &desired.iptables, observed);
+            return plan_within(desired, observed, &Scope::Everywhere);
         }
         match (&desired.nftables, &observed.nftables) {
             (Some(new), Some(old)) => {
@@ -309,9 +310,17 @@ impl fmt::Display for Plan {
     }
 }
 
+/// Returns what turns `observed` into `desired`, which differ at most within `scope`.
+pub(crate) fn plan_within(desired: &Ruleset, observed: &Observed, scope: &Scope) -> Plan {
+    Plan {
+        nftables: plan::plan(desired.nftables.as_ref(), observed.nftables.as_ref(), scope),
+        iptables: iptables::plan::plan(&desired.iptables, &observed.iptables),
+    }
+}
+
 fn plan_between(table: Option<&Table>, families: &Families, observed: &Observed) -> Plan {
     Plan {
-        nftables: plan::plan(table, observed.nftables.as_ref()),
+        nftables: plan::plan(table, observed.nftables.as_ref(), &Scope::Everywhere),
         iptables: iptables::plan::plan(families, &observed.iptables),
     }
 }

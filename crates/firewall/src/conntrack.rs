@@ -13,6 +13,7 @@ use command::{Command, Program};
 use planner::desired::Exposure;
 
 use crate::backend::Observed;
+use crate::nftables::table::{PortKey, Table};
 use crate::reach::Reach;
 
 /// From how many host ports on a target that is gone altogether is forgotten in one command.
@@ -25,14 +26,37 @@ const MANY: usize = 4;
 #[must_use]
 pub fn stale(before: &Observed, after: &Observed, addresses: &BTreeSet<IpAddr>) -> Vec<Command> {
     let (old, new) = (Reach::new(before), Reach::new(after));
+    let ports = [&old, &new].map(|it| it.ports(Protocol::Udp));
+    stale_among(&old, &new, ports, addresses)
+}
+
+/// The same where only these host ports can have changed.
+pub(crate) fn stale_at(
+    before: Option<&Table>,
+    after: Option<&Table>,
+    ports: &BTreeSet<PortKey>,
+    addresses: &BTreeSet<IpAddr>,
+) -> Vec<Command> {
+    let (old, new) = (Reach::of_table(before), Reach::of_table(after));
+    let ports = [&old, &new].map(|it| it.among(ports, Protocol::Udp));
+    stale_among(&old, &new, ports, addresses)
+}
+
+/// Looks at these host ports, those of the old state and those of the new one.
+fn stale_among(
+    old: &Reach<'_>,
+    new: &Reach<'_>,
+    [old_ports, new_ports]: [BTreeSet<(Exposure, Port)>; 2],
+    addresses: &BTreeSet<IpAddr>,
+) -> Vec<Command> {
     let mut gone: BTreeMap<IpAddr, BTreeSet<(Port, u16)>> = BTreeMap::new();
     let mut commands = Vec::new();
-    for (exposure, port) in old.ports(Protocol::Udp) {
-        if old.is_same(&new, exposure, (Protocol::Udp, port)) {
+    for (exposure, port) in old_ports {
+        if old.is_same(new, exposure, (Protocol::Udp, port)) {
             continue;
         }
         let was = old.targets(exposure, (Protocol::Udp, port));
-        let is = targets_of_port(&new, port);
+        let is = targets_of_port(new, port);
         for target in was.difference(&is) {
             gone.entry(target.ip()).or_default().insert((port, target.port()));
         }
@@ -49,12 +73,12 @@ pub fn stale(before: &Observed, after: &Observed, addresses: &BTreeSet<IpAddr>) 
             commands.push(delete(target).args(ports).args(from).args(at));
         }
     }
-    for (exposure, port) in new.ports(Protocol::Udp) {
-        if new.is_same(&old, exposure, (Protocol::Udp, port)) {
+    for (exposure, port) in new_ports {
+        if new.is_same(old, exposure, (Protocol::Udp, port)) {
             continue;
         }
         let is = new.targets(exposure, (Protocol::Udp, port));
-        let was = targets_of_port(&old, port);
+        let was = targets_of_port(old, port);
         for host in addresses {
             let has =
                 |it: &BTreeSet<SocketAddr>| it.iter().any(|it| it.is_ipv6() == host.is_ipv6());

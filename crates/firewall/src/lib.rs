@@ -16,7 +16,9 @@ pub mod observe;
 mod owners;
 mod reach;
 mod span;
+mod standing;
 pub mod trace;
 
 pub use backend::{Backend, ListingError, Observed, Plan, Ruleset};
 pub use nftables::listing::NotAListing;
+pub use standing::StandingRuleset;

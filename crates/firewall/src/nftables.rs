@@ -9,4 +9,5 @@ pub(crate) mod plan;
 pub(crate) mod reading;
 pub(crate) mod render;
 pub(crate) mod rule;
+pub(crate) mod scope;
 pub(crate) mod table;

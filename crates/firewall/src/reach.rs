@@ -13,11 +13,11 @@ use crate::iptables::plan::chains_of;
 use crate::iptables::reading as iptables_reading;
 use crate::nftables::layout::EXPOSURES;
 use crate::nftables::reading::{self, Action, Target};
-use crate::nftables::table::PortKey;
+use crate::nftables::table::{PortKey, Table};
 
 /// A view of the forwards of one state.
 pub(crate) struct Reach<'a> {
-    state: &'a Observed,
+    table: Option<&'a Table>,
     /// What the chains of iptables say, which hold it in no order to search in.
     translated: BTreeMap<(Exposure, (Protocol, u16)), BTreeSet<SocketAddr>>,
 }
@@ -36,14 +36,36 @@ impl<'a> Reach<'a> {
                 }
             }
         }
-        Self { state, translated: found }
+        Self { table: state.nftables.as_ref(), translated: found }
+    }
+
+    /// A view of a table of nftables, where nothing else forwards.
+    pub(crate) fn of_table(table: Option<&'a Table>) -> Self {
+        Self { table, translated: BTreeMap::new() }
+    }
+
+    /// The exposures and the ports among `ports` that are forwarded.
+    pub(crate) fn among(
+        &self,
+        ports: &BTreeSet<PortKey>,
+        protocol: Protocol,
+    ) -> BTreeSet<(Exposure, Port)> {
+        let mut among = BTreeSet::new();
+        for exposure in EXPOSURES {
+            for key in ports.iter().filter(|it| it.0 == protocol) {
+                let forwarded = self.table.is_some_and(|it| it.of(exposure).contains_key(key))
+                    || self.translated.contains_key(&(exposure, (key.0, key.1.get())));
+                among.extend(forwarded.then_some((exposure, key.1)));
+            }
+        }
+        among
     }
 
     /// The forwarded host ports of a protocol.
     pub(crate) fn ports(&self, protocol: Protocol) -> BTreeSet<(Exposure, Port)> {
         let mut ports = BTreeSet::new();
         for exposure in EXPOSURES {
-            if let Some(table) = &self.state.nftables {
+            if let Some(table) = self.table {
                 let of_protocol = table.of(exposure).keys().filter(|it| it.0 == protocol);
                 ports.extend(of_protocol.map(|it| (exposure, it.1)));
             }
@@ -56,7 +78,7 @@ impl<'a> Reach<'a> {
 
     /// Whether a host port certainly leads to the same targets in both states.
     pub(crate) fn is_same(&self, other: &Self, exposure: Exposure, key: PortKey) -> bool {
-        match (&self.state.nftables, &other.state.nftables) {
+        match (self.table, other.table) {
             (Some(a), Some(b)) => {
                 let (was, is) = (a.of(exposure).get(&key), b.of(exposure).get(&key));
                 let same = was == is;
@@ -72,7 +94,7 @@ impl<'a> Reach<'a> {
     /// The targets of a host port.
     pub(crate) fn targets(&self, exposure: Exposure, key: PortKey) -> BTreeSet<SocketAddr> {
         let mut targets = BTreeSet::new();
-        if let Some(table) = &self.state.nftables
+        if let Some(table) = self.table
             && let Some(element) = table.of(exposure).get(&key)
         {
             let mut chains: Vec<&str> = element.chain.iter().map(|it| &**it).collect();

@@ -28,5 +28,7 @@ mod laws;
 mod packets;
 #[path = "it/speed.rs"]
 mod speed;
+#[path = "it/standing.rs"]
+mod standing;
 #[path = "it/takeover.rs"]
 mod takeover;

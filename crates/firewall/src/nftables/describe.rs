@@ -6,21 +6,21 @@ use std::net::IpAddr;
 use planner::desired::ForwardKey;
 
 use super::layout::{EXPOSURES, PREFIXES};
-use super::plan::differing;
+use super::scope::Scope;
 use super::table::{Chain, Element, Name, Table};
 
-/// Describes how `new` differs from `old`.
-pub(crate) fn describe(new: &Table, old: &Table) -> Vec<String> {
+/// Describes how `new` differs from `old`, outside of `scope` not at all.
+pub(crate) fn describe(new: &Table, old: &Table, scope: &Scope) -> Vec<String> {
     let mut steps = Vec::new();
     let mut covered = BTreeSet::new();
     for exposure in EXPOSURES {
-        for ((protocol, port), was, is) in differing(new.of(exposure), old.of(exposure)) {
+        for ((protocol, port), was, is) in scope.forwards(new.of(exposure), old.of(exposure)) {
             let key = ForwardKey { protocol, port, exposure };
             covered.extend(was.iter().chain(&is).filter_map(|it| it.chain.clone()));
             steps.push(forward(key, was, is));
         }
     }
-    steps.extend(chains(new, old, &covered));
+    steps.extend(chains(new, old, scope, &covered));
     let interfaces = |it: &Table| -> BTreeSet<String> {
         it.interfaces.iter().map(|(key, chain)| format!("{key} {chain}")).collect()
     };
@@ -62,24 +62,21 @@ fn way(element: &Element) -> String {
 }
 
 /// Changed chains; those of one node set change together and are told once.
-fn chains(new: &Table, old: &Table, covered: &BTreeSet<Name>) -> BTreeSet<String> {
+fn chains(new: &Table, old: &Table, scope: &Scope, covered: &BTreeSet<Name>) -> BTreeSet<String> {
     let mut steps = BTreeSet::new();
-    for (name, chain) in &new.chains {
-        match old.chains.get(name) {
-            Some(was) if was.rules != chain.rules => {
-                steps.insert(format!("~ {}{}", title(name, new), content(chain)));
+    for (name, was, is) in scope.chains(new, old) {
+        match (was, is) {
+            (Some(was), Some(is)) if was.rules != is.rules => {
+                steps.insert(format!("~ {}{}", title(name, new), content(is)));
             }
-            Some(_) => {}
-            None if covered.contains(name) || is_ours(name) => {}
-            None => {
+            (None, Some(_)) if !covered.contains(name) && !is_ours(name) => {
                 steps.insert(format!("+ chain {name}"));
             }
-        }
-    }
-    for (name, was) in &old.chains {
-        if !new.chains.contains_key(name) && !covered.contains(name) {
-            let rules = was.rules.len();
-            steps.insert(format!("- chain {name}, unused ({rules} rules)"));
+            (Some(was), None) if !covered.contains(name) => {
+                let rules = was.rules.len();
+                steps.insert(format!("- chain {name}, unused ({rules} rules)"));
+            }
+            (Some(_) | None, Some(_) | None) => {}
         }
     }
     steps

@@ -16,6 +16,7 @@ use super::describe::describe;
 use super::layout::{
     DESTINATIONS, EXPOSURES, FAMILY, FORWARDED, INTERFACES, TABLE, TARGETS, ports, verdicts,
 };
+use super::scope::Scope;
 use super::table::{
     Chain, Element, Name, PortKey, Table, hook, hook_line, interface, node_port, port_key, verdict,
 };
@@ -60,7 +61,9 @@ pub(crate) struct Parts {
 }
 
 /// Returns what turns `observed` into `desired`; empty exactly when they are equal.
-pub(crate) fn plan(desired: Option<&Table>, observed: Option<&Table>) -> TablePlan {
+///
+/// Outside of `scope` the two must be known to be equal.
+pub(crate) fn plan(desired: Option<&Table>, observed: Option<&Table>, scope: &Scope) -> TablePlan {
     match (desired, observed) {
         (None, None) => TablePlan::default(),
         (None, Some(old)) => {
@@ -68,15 +71,15 @@ pub(crate) fn plan(desired: Option<&Table>, observed: Option<&Table>) -> TablePl
             TablePlan { change: Change::Remove, steps: vec![step] }
         }
         (Some(new), None) => replace(new, &Table::default(), "it does not exist"),
-        (Some(new), Some(old)) if needs_replacement(new, old) => {
+        (Some(new), Some(old)) if needs_replacement(new, old, scope) => {
             replace(new, old, &reasons(new, old))
         }
         (Some(new), Some(old)) => {
-            let parts = difference(new, old);
+            let parts = difference(new, old, scope);
             if parts.is_empty() {
                 return TablePlan::default();
             }
-            let steps = describe(new, old);
+            let steps = describe(new, old, scope);
             TablePlan { change: Change::Parts(Box::new(parts)), steps }
         }
     }
@@ -113,16 +116,17 @@ pub(crate) fn removal() -> String {
 
 fn replace(new: &Table, old: &Table, why: &str) -> TablePlan {
     let mut steps = vec![format!("* write the whole table {FAMILY} {TABLE}: {why}")];
-    steps.extend(describe(new, old));
+    steps.extend(describe(new, old, &Scope::Everywhere));
     TablePlan { change: Change::Replace(Box::new(new.clone())), steps }
 }
 
 /// Whether parts of the observed table cannot be changed one by one.
-fn needs_replacement(new: &Table, old: &Table) -> bool {
-    let rehooked = |(name, chain): (&Name, &Chain)| {
-        old.chains.get(name).is_some_and(|it| it.hook != chain.hook)
+fn needs_replacement(new: &Table, old: &Table, scope: &Scope) -> bool {
+    let rehooked = |was: Option<&Chain>, is: Option<&Chain>| {
+        was.zip(is).is_some_and(|(was, is)| was.hook != is.hook)
     };
-    !old.foreign.is_empty() || new.chains.iter().any(rehooked)
+    let mut chains = scope.chains(new, old).into_iter();
+    !old.foreign.is_empty() || chains.any(|(_, was, is)| rehooked(was, is))
 }
 
 fn reasons(_: &Table, old: &Table) -> String {
@@ -133,23 +137,20 @@ fn reasons(_: &Table, old: &Table) -> String {
     format!("it holds or lacks what only a new table mends ({})", foreign.join("; "))
 }
 
-fn difference(new: &Table, old: &Table) -> Parts {
+fn difference(new: &Table, old: &Table, scope: &Scope) -> Parts {
     let mut parts = Parts::default();
-    for (name, chain) in &new.chains {
-        match old.chains.get(name) {
-            None => {
-                parts.created_chains.insert(Arc::clone(name), chain.clone());
+    for (name, was, is) in scope.chains(new, old) {
+        match (was, is) {
+            (None, Some(is)) => drop(parts.created_chains.insert(Arc::clone(name), is.clone())),
+            (Some(was), Some(is)) if was.rules != is.rules => {
+                parts.changed_chains.insert(Arc::clone(name), is.rules.clone());
             }
-            Some(was) if was.rules != chain.rules => {
-                parts.changed_chains.insert(Arc::clone(name), chain.rules.clone());
-            }
-            Some(_) => {}
+            (Some(_), None) => drop(parts.deleted_chains.insert(Arc::clone(name))),
+            (Some(_), Some(_)) | (None, None) => {}
         }
     }
-    let gone = old.chains.keys().filter(|it| !new.chains.contains_key(*it));
-    parts.deleted_chains = gone.cloned().collect();
     for exposure in EXPOSURES {
-        parts.compare_forwards(exposure, new.of(exposure), old.of(exposure));
+        parts.compare_forwards(exposure, scope.forwards(new.of(exposure), old.of(exposure)));
     }
     parts.compare_sets(new, old);
     parts
@@ -164,12 +165,11 @@ impl Parts {
     fn compare_forwards(
         &mut self,
         exposure: Exposure,
-        new: &BTreeMap<PortKey, Element>,
-        old: &BTreeMap<PortKey, Element>,
+        differing: Vec<(PortKey, Option<&Element>, Option<&Element>)>,
     ) {
         let mut removed = [Vec::new(), Vec::new()];
         let mut added = [Vec::new(), Vec::new()];
-        for (key, was, is) in differing(new, old) {
+        for (key, was, is) in differing {
             let nothing = Element::default();
             let (before, after) = (was.unwrap_or(&nothing), is.unwrap_or(&nothing));
             if before.verdict() != after.verdict() {
@@ -305,45 +305,6 @@ impl Parts {
             destinations.clone().unwrap_or(std::mem::take(&mut table.destinations));
         table.targets = targets.clone().unwrap_or(std::mem::take(&mut table.targets));
         table.forwarded = forwarded.clone().unwrap_or(std::mem::take(&mut table.forwarded));
-    }
-}
-
-/// The keys whose values differ, with the old and the new value, in order.
-pub(crate) fn differing<'a, K: Ord + Copy, V: PartialEq>(
-    new: &'a BTreeMap<K, V>,
-    old: &'a BTreeMap<K, V>,
-) -> Vec<(K, Option<&'a V>, Option<&'a V>)> {
-    let mut differing = Vec::new();
-    let (mut new, mut old) = (new.iter().peekable(), old.iter().peekable());
-    loop {
-        match (new.peek().copied(), old.peek().copied()) {
-            (None, None) => return differing,
-            (Some((key, is)), None) => {
-                differing.push((*key, None, Some(is)));
-                new.next();
-            }
-            (None, Some((key, was))) => {
-                differing.push((*key, Some(was), None));
-                old.next();
-            }
-            (Some((a, is)), Some((b, was))) => match a.cmp(b) {
-                std::cmp::Ordering::Less => {
-                    differing.push((*a, None, Some(is)));
-                    new.next();
-                }
-                std::cmp::Ordering::Greater => {
-                    differing.push((*b, Some(was), None));
-                    old.next();
-                }
-                std::cmp::Ordering::Equal => {
-                    if is != was {
-                        differing.push((*a, Some(was), Some(is)));
-                    }
-                    new.next();
-                    old.next();
-                }
-            },
-        }
     }
 }
 

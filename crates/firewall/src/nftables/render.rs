@@ -2,28 +2,99 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use api::object::ObjectRef;
 use api::source_range::SourceRanges;
 use planner::desired::{
-    Destinations, Exposure, Forward, ForwardKey, Forwarding, IpFamily, NodeSetName, Targets,
+    Destinations, Exposure, Forward, ForwardKey, Forwarding, IpFamily, NodeSetName, Options,
+    Targets,
 };
 
 use super::layout::{
     DESTINATIONS, FROM_EXTERNAL, FROM_INTERNAL, Hook, OUTPUT, POSTROUTING, PREROUTING,
 };
 use super::rule::{self, Choice};
-use super::table::{Chain, Element, Name, Table};
+use super::scope::Touched;
+use super::table::{Chain, Element, Name, PortKey, Table};
 use crate::label::{chain_part, owner_comment, short_hash};
+
+/// How the names of chains begin that ask where a connection comes from.
+const ALLOW: &str = "allow-";
 
 /// Returns the table that does what `forwarding` says.
 pub(crate) fn render(forwarding: &Forwarding) -> Table {
     let mut rendering = Rendering { forwarding, table: Table::default(), names: BTreeMap::new() };
     rendering.entry();
-    rendering.forwards();
+    rendering.forwards(forwarding.forwards.iter().map(|(key, it)| (*key, it)));
     rendering.sources_of_forwarded();
     rendering.table
+}
+
+/// Whether a change of one host port's forwards changes nothing but its own elements and chains.
+pub(crate) fn ports_are_apart(forwarding: &Forwarding) -> bool {
+    let Options { accept_forwarded, masquerade, hairpin } = forwarding.options;
+    !(accept_forwarded || masquerade || hairpin)
+}
+
+/// Brings a table that was rendered before up to date with the forwards of some host ports: then it
+/// is what [`render`] gives, if these are the only ones that changed and
+/// [`they are apart`](ports_are_apart). Adds to `touched` where the table may have changed.
+pub(crate) fn render_ports(
+    table: &mut Table,
+    forwarding: &Forwarding,
+    ports: &BTreeSet<PortKey>,
+    touched: &mut Touched,
+) {
+    touched.ports.extend(ports);
+    let mut left = BTreeSet::new();
+    for elements in table.forwards.values_mut() {
+        left.extend(ports.iter().filter_map(|it| elements.remove(it)?.chain));
+    }
+    let inner = |table: &Table, chains: &BTreeSet<Name>| {
+        let leads_on = chains.iter().filter_map(|it| table.chains.get(it)).flat_map(leads_on_to);
+        leads_on.map(Name::from).collect::<Vec<_>>()
+    };
+    let led_on = inner(table, &left);
+
+    let table_before = std::mem::take(table);
+    let mut rendering = Rendering { forwarding, table: table_before, names: BTreeMap::new() };
+    for (protocol, port) in ports {
+        rendering.forwards(forwarding.at(*protocol, *port));
+    }
+    *table = rendering.table;
+    table.forwards.retain(|_, it| !it.is_empty());
+
+    let mut came = BTreeSet::new();
+    for elements in table.forwards.values() {
+        let chains = ports.iter().filter_map(|it| elements.get(it)?.chain.as_ref());
+        came.extend(chains.cloned());
+    }
+    touched.chains.extend(inner(table, &came));
+    touched.chains.extend(came);
+    // First those that elements lead to, then those that these lead on to.
+    for name in left.into_iter().chain(led_on) {
+        if !is_used(table, &name) {
+            table.chains.remove(&name);
+        }
+        touched.chains.insert(name);
+    }
+}
+
+/// Whether anything leads to a chain.
+fn is_used(table: &Table, name: &Name) -> bool {
+    let mut elements = table.forwards.values().flat_map(BTreeMap::values);
+    let from_allow = (Bound::Included(ALLOW), Bound::Unbounded);
+    let mut allowing =
+        table.chains.range::<str, _>(from_allow).take_while(|it| it.0.starts_with(ALLOW));
+    elements.any(|it| it.chain.as_ref() == Some(name))
+        || allowing.any(|(_, it)| leads_on_to(it).any(|it| *it == **name))
+}
+
+/// The chains that a chain leads on to.
+fn leads_on_to(chain: &Chain) -> impl Iterator<Item = &str> {
+    chain.rules.iter().filter_map(|it| it.rsplit_once("goto ")).map(|(_, to)| to)
 }
 
 /// The start of the names of the chains of one node set.
@@ -90,17 +161,17 @@ impl<'a> Rendering<'a> {
     }
 
     /// Where it goes.
-    fn forwards(&mut self) {
+    fn forwards(&mut self, forwards: impl Iterator<Item = (ForwardKey, &'a Forward)>) {
         let mut owner: Option<(&ObjectRef, Name)> = None;
         let mut elements: BTreeMap<Exposure, Vec<_>> = BTreeMap::new();
-        for (key, forward) in &self.forwarding.forwards {
+        for (key, forward) in forwards {
             let comment = match &owner {
                 Some((last, comment)) if **last == forward.owner => Arc::clone(comment),
                 _ => Name::from(owner_comment(&forward.owner)),
             };
             owner = Some((&forward.owner, Arc::clone(&comment)));
 
-            let (chain, port) = self.target(*key, forward);
+            let (chain, port) = self.target(key, forward);
             let chain = match &forward.sources {
                 Some(sources) => self.allowed(sources, forward, &chain),
                 None => chain,
@@ -109,8 +180,13 @@ impl<'a> Rendering<'a> {
             elements.entry(key.exposure).or_default().push(((key.protocol, key.port), element));
         }
         // Collecting sorted pairs builds a tree at once; inserting one by one would not.
-        let maps = elements.into_iter().map(|(exposure, it)| (exposure, it.into_iter().collect()));
-        self.table.forwards = maps.collect();
+        for (exposure, elements) in elements {
+            let all = self.table.forwards.entry(exposure).or_default();
+            match all.is_empty() {
+                true => *all = elements.into_iter().collect(),
+                false => all.extend(elements),
+            }
+        }
     }
 
     /// The chain that sends a forward to its targets, and the node port.
@@ -146,7 +222,7 @@ impl<'a> Rendering<'a> {
     fn allowed(&mut self, sources: &SourceRanges, forward: &Forward, chain: &Name) -> Name {
         let owner = chain_part(forward.owner.namespace.as_deref(), &forward.owner.name);
         let hash = short_hash(&format!("{sources} {chain}"));
-        let name = format!("allow-{hash}-{owner}");
+        let name = format!("{ALLOW}{hash}-{owner}");
         if let Some((name, _)) = self.table.chains.get_key_value(name.as_str()) {
             return Arc::clone(name);
         }
