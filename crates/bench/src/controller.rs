@@ -121,9 +121,15 @@ impl Controller {
         Ok((field("VmRSS:")?, field("VmHWM:")?))
     }
 
-    /// Waits until it has nothing more to do: nothing was read and nothing reported for a while.
+    /// Waits until it has nothing more to do: it leads, and for a while nothing was read and nothing
+    /// reported. What leads writes conditions into every Service once, and a lease that a killed
+    /// predecessor holds is only free after 15 seconds.
     pub(crate) fn settle(&self) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(120);
+        while self.status()?["leader"] != true {
+            anyhow::ensure!(Instant::now() < deadline, "the controller does not become the leader");
+            std::thread::sleep(Duration::from_millis(100));
+        }
         let mut quiet = 0;
         while quiet < 2 {
             anyhow::ensure!(Instant::now() < deadline, "the controller does not come to rest");
