@@ -8,6 +8,7 @@ use crate::controller_command::ControllerArguments;
 use crate::demo::DemoArguments;
 use crate::doctor::DoctorArguments;
 use crate::epok::options::EpokOptions;
+use crate::gateway::GatewayArguments;
 use crate::host_apply::HostApplyArguments;
 use crate::install::InstallArguments;
 use crate::migrate::MigrateArguments;
@@ -71,6 +72,8 @@ pub(crate) enum Subcommand {
     Migrate(MigrateArguments),
     /// Take Epok's options, environment and subcommands, and do its work
     Epok(EpokOptions),
+    /// Declare public gateways for the cluster, and be one
+    Gateway(GatewayArguments),
     /// Apply rules for a controller elsewhere; started by sshd as a forced command
     #[command(hide = true)]
     HostApply(HostApplyArguments),

@@ -13,6 +13,8 @@ mod demo;
 mod doctor;
 mod ending;
 mod epok;
+mod gateway;
+mod gateway_run;
 mod host_apply;
 mod host_choice;
 mod install;
@@ -75,6 +77,7 @@ fn portcullis(arguments: Arguments) -> Result {
         Subcommand::Doctor(it) => block_on(doctor::run(&it, output)),
         Subcommand::Migrate(it) => block_on(migrate::run(&it, output)),
         Subcommand::Epok(it) => block_on(epok::run(&it, output)),
+        Subcommand::Gateway(it) => block_on(gateway::run(&it, output)),
         Subcommand::HostApply(it) => block_on(host_apply::run(&it)),
         Subcommand::Install(it) => install::run(&it, output),
         Subcommand::Completion(it) => completion::run(&it),

@@ -1,0 +1,1 @@
+//! The cluster authority, where it is kept.
