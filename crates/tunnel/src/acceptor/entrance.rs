@@ -45,14 +45,13 @@ impl Entrance {
         }
     }
 
-    /// Exchanges greetings with an agent that `peer` says it is, and sets the control channel in
-    /// motion. `token` is what its flow connections will present.
+    /// Takes the greeting of an agent that is `peer` by its certificate, and sets the control
+    /// channel in motion. The carrier makes itself ready for flows and then says
+    /// [`Self::welcome`].
     pub(crate) async fn greet<R, W>(
         &self,
         mut channel: Channel<R, W>,
         peer: &Identity,
-        address: SocketAddr,
-        token: [u8; 16],
         status: Status,
     ) -> io::Result<(Hello, Control<ToAgent, ToGateway>)>
     where
@@ -65,12 +64,24 @@ impl Entrance {
         }
         let hello = match channel.receiving.next::<ToGateway>(|| ()).await? {
             Some(ToGateway::Hello(hello)) => hello,
-            Some(other) => return refuse(format!("expected a greeting, found {other:?}")),
+            Some(_) => return refuse(format!("{peer} does not greet")),
             None => return Err(io::ErrorKind::UnexpectedEof.into()),
         };
         if hello.agent != peer.name() {
             return refuse(format!("{peer} says that it is `{}`", hello.agent));
         }
+        channel.trust();
+        Ok((hello, Control::start(channel, status)))
+    }
+
+    /// Says welcome, which is when flow connections with this token may come.
+    pub(crate) fn welcome(
+        &self,
+        control: &Control<ToAgent, ToGateway>,
+        hello: &Hello,
+        address: SocketAddr,
+        token: [u8; 16],
+    ) {
         let welcome = ToAgent::Welcome(Welcome {
             version: hello.version.min(VERSION),
             gateway: self.settings.gateway.clone(),
@@ -79,9 +90,8 @@ impl Entrance {
             spare: self.settings.spare,
             program: self.settings.program.clone(),
         });
-        channel.sending.send(&welcome).await?;
-        channel.trust();
-        Ok((hello, Control::start(channel, status)))
+        // A session that ended before it began is noticed by whoever takes it.
+        let _ended = control.send(welcome);
     }
 
     /// Hands over who has come. Waits while too many wait.

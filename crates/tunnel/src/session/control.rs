@@ -109,11 +109,25 @@ impl<Out: Message, In: Message> Control<Out, In> {
         R: AsyncRead + Send + Unpin + 'static,
         W: AsyncWrite + Send + Unpin + 'static,
     {
+        Self::start_with(channel, status, |_| false)
+    }
+
+    /// As [`Self::start`]; messages that `taken` says yes to go no further.
+    pub(crate) fn start_with<R, W>(
+        channel: Channel<R, W>,
+        status: Status,
+        taken: impl FnMut(&In) -> bool + Send + 'static,
+    ) -> Self
+    where
+        R: AsyncRead + Send + Unpin + 'static,
+        W: AsyncWrite + Send + Unpin + 'static,
+    {
         let (outbox, outgoing) = mpsc::channel(WAITING);
-        let (incoming, inbox) = mpsc::channel(WAITING);
+        let (inbox, received) = mpsc::channel(WAITING);
         let outbox = Outbox { queue: outbox, status: status.clone() };
-        tokio::spawn(pump(channel, status.clone(), outbox.clone(), outgoing, incoming));
-        Self { outbox, inbox, status }
+        let inbox = Inbox { inbox, taken };
+        tokio::spawn(pump(channel, status.clone(), outbox.clone(), outgoing, inbox));
+        Self { outbox, inbox: received, status }
     }
 
     /// The next message; `None` when the session has ended and nothing is left.
@@ -274,12 +288,18 @@ impl fmt::Debug for Status {
     }
 }
 
-async fn pump<R, W, Out: Message, In: Message>(
+/// Where messages go that came.
+struct Inbox<In, F> {
+    inbox: mpsc::Sender<In>,
+    taken: F,
+}
+
+async fn pump<R, W, Out: Message, In: Message, F: FnMut(&In) -> bool>(
     channel: Channel<R, W>,
     status: Status,
     outbox: Outbox<Out>,
     mut outgoing: mpsc::Receiver<Out>,
-    incoming: mpsc::Sender<In>,
+    mut inbox: Inbox<In, F>,
 ) where
     R: AsyncRead + Send + Unpin,
     W: AsyncWrite + Send + Unpin,
@@ -287,7 +307,7 @@ async fn pump<R, W, Out: Message, In: Message>(
     let Channel { mut receiving, sending } = channel;
     let (pongs, answered) = mpsc::unbounded_channel();
     let alive = keep_alive(&status, &outbox, answered);
-    let received = receive(&mut receiving, &status, &outbox, &incoming, pongs);
+    let received = receive(&mut receiving, &status, &outbox, &mut inbox, pongs);
     let sent = send(sending, &status, &mut outgoing);
     tokio::pin!(sent);
     let ended = tokio::select! {
@@ -301,7 +321,7 @@ async fn pump<R, W, Out: Message, In: Message>(
         ended = status.until_ended() => ended,
     };
     status.end(ended.clone());
-    drop(incoming);
+    drop(inbox);
     if !matches!(ended, Ended::Silent(_) | Ended::Broken(_)) {
         let _said_or_not = tokio::time::timeout(PARTING, sent).await;
     }
@@ -332,11 +352,11 @@ async fn send<W: AsyncWrite + Unpin, Out: Message>(
     }
 }
 
-async fn receive<R: AsyncRead + Unpin, Out: Message, In: Message>(
+async fn receive<R: AsyncRead + Unpin, Out: Message, In: Message, F: FnMut(&In) -> bool>(
     receiving: &mut Receiving<R>,
     status: &Status,
     outbox: &Outbox<Out>,
-    incoming: &mpsc::Sender<In>,
+    inbox: &mut Inbox<In, F>,
     pongs: mpsc::UnboundedSender<u64>,
 ) -> Ended {
     loop {
@@ -357,7 +377,7 @@ async fn receive<R: AsyncRead + Unpin, Out: Message, In: Message>(
             }
             Some(Signal::Evicted(by)) => return Ended::Evicted { by },
             None => {
-                if incoming.try_send(message).is_err() {
+                if !(inbox.taken)(&message) && inbox.inbox.try_send(message).is_err() {
                     return Ended::Overrun;
                 }
             }

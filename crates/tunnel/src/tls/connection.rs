@@ -1,0 +1,408 @@
+//! A TLS connection over TCP that carries frames, or the bytes of a control channel.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use rustls::pki_types::CertificateDer;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::net::TcpStream;
+use tunnel_proto::frame::{self, Decoder, Kind, Piece};
+
+use super::scratch::{CHUNK, Pieces, Scratch};
+use super::secure::{Shaken, Tls, sealed_length};
+use crate::session::Status;
+
+/// How long sent bytes may stay without an acknowledgement (`TCP_USER_TIMEOUT`).
+const UNACKNOWLEDGED: Duration = Duration::from_secs(6);
+
+/// How long a connection may be silent before the kernel asks whether it lives. Keeps mappings of
+/// routers on the way, too.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// More than any handshake needs to read before it can go on.
+const LONGEST_GREETING: usize = 64 << 10;
+
+/// A TLS connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    stream: TcpStream,
+    tls: Tls,
+    /// The beginning of a record whose end has not come yet.
+    partial: Vec<u8>,
+    /// Decrypted and not yet looked at, from `opened_at` on.
+    opened: Vec<u8>,
+    opened_at: usize,
+    decoder: Decoder,
+    /// Encrypted and not yet sent, from `unsent_at` on.
+    unsent: Vec<u8>,
+    unsent_at: usize,
+    closed: bool,
+    /// Of the session that it belongs to.
+    status: Option<Status>,
+}
+
+/// Settings of every socket in a tunnel.
+pub(super) fn set_up(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 6);
+    socket.set_tcp_keepalive(&keepalive)
+}
+
+impl Connection {
+    /// Shakes hands. `received` is what was read from the stream before.
+    pub(super) async fn establish(
+        mut stream: TcpStream,
+        mut tls: Tls,
+        mut received: Vec<u8>,
+    ) -> io::Result<Self> {
+        let (mut opened, mut unsent) = (Vec::new(), Vec::new());
+        loop {
+            let shaken = tls.shake(&mut received, &mut opened, &mut unsent);
+            if !unsent.is_empty() {
+                let sent = stream.write_all(&unsent).await;
+                unsent.clear();
+                if shaken.is_ok() {
+                    sent?;
+                }
+            }
+            match shaken? {
+                Shaken::Done => break,
+                Shaken::More if received.len() > LONGEST_GREETING => {
+                    return Err(nonsense("a handshake that is too long"));
+                }
+                Shaken::More => {}
+            }
+            received.reserve(2 << 10);
+            if stream.read_buf(&mut received).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        received.shrink_to_fit();
+        Ok(Self {
+            stream,
+            tls,
+            partial: received,
+            opened,
+            opened_at: 0,
+            decoder: Decoder::new(),
+            unsent: Vec::new(),
+            unsent_at: 0,
+            closed: false,
+            status: None,
+        })
+    }
+
+    /// The verified chain of the other end, leaf first.
+    pub(super) fn peer_certificates(&self) -> &[CertificateDer<'static>] {
+        self.tls.peer_certificates()
+    }
+
+    /// The agreed protocol.
+    pub(super) fn alpn(&self) -> &[u8] {
+        self.tls.alpn()
+    }
+
+    pub(super) fn peer_address(&self) -> io::Result<SocketAddr> {
+        self.stream.peer_addr()
+    }
+
+    /// Bytes that come from now on are signs of life of this session.
+    pub(super) fn belongs_to(&mut self, status: Status) {
+        self.status = Some(status);
+    }
+
+    /// Breaks it off at once: the other end sees a reset.
+    pub(super) fn abort(self) {
+        // Without it, what is unsent would still be sent.
+        let _already_broken = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+    }
+
+    /// Whether something has not been sent yet.
+    pub(super) fn has_unsent(&self) -> bool {
+        self.unsent_at < self.unsent.len()
+    }
+
+    /// Whether everything has been sent and nothing has come that was not looked at.
+    pub(super) fn is_at_rest(&self) -> bool {
+        !self.has_unsent()
+            && self.opened_at == self.opened.len()
+            && self.partial.is_empty()
+            && self.decoder.is_between_frames()
+            && !self.closed
+    }
+
+    /// Encrypts a frame and sends it as far as that goes at once; [`Self::poll_flush`] sends the
+    /// rest.
+    pub(super) fn send(&mut self, kind: Kind, payload: &[u8]) -> io::Result<()> {
+        let header = frame::header(kind, payload.len()).map_err(nonsense)?;
+        Scratch::with(|scratch| {
+            let Scratch { frame, cipher, .. } = scratch;
+            let (front, back) = frame.split_at_mut(header.len());
+            front.copy_from_slice(&header);
+            let Some(space) = back.get_mut(..payload.len()) else {
+                return Err(nonsense("a frame that is too long"));
+            };
+            space.copy_from_slice(payload);
+            self.send_frame(frame, header.len() + payload.len(), cipher)
+        })
+    }
+
+    /// Encrypts the first `length` bytes of `frame` by way of `cipher` and sends as much as goes.
+    fn send_frame(&mut self, frame: &[u8], length: usize, cipher: &mut [u8]) -> io::Result<()> {
+        let plain = frame.get(..length).unwrap_or_default();
+        let sealed = self.tls.seal(plain, cipher)?;
+        self.pass_on(cipher.get(..sealed).unwrap_or_default())
+    }
+
+    /// Sends records, or keeps them until they can be sent.
+    fn pass_on(&mut self, records: &[u8]) -> io::Result<()> {
+        let mut sent = 0;
+        if self.unsent.is_empty() {
+            sent = match self.stream.try_write(records) {
+                Ok(sent) => sent,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                Err(error) => return Err(error),
+            };
+        }
+        self.unsent.extend_from_slice(records.get(sent..).unwrap_or_default());
+        Ok(())
+    }
+
+    /// Sends what is left to send.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.unsent_at < self.unsent.len() {
+            let rest = self.unsent.get(self.unsent_at..).unwrap_or_default();
+            let sent = ready!(Pin::new(&mut self.stream).poll_write(cx, rest))?;
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.unsent_at += sent;
+        }
+        if self.unsent_at > 0 {
+            self.unsent = Vec::new();
+            self.unsent_at = 0;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads from `plain` once, and sends what came as a frame. Returns how much came; 0 means the
+    /// end. Everything must have been sent before.
+    pub(super) fn poll_take(
+        &mut self,
+        cx: &mut Context<'_>,
+        plain: &mut TcpStream,
+    ) -> Poll<Result<usize, Broken>> {
+        Scratch::with(|scratch| {
+            let Scratch { frame, cipher, .. } = scratch;
+            let (front, back) = frame.split_at_mut(frame::HEADER);
+            let mut space = ReadBuf::new(back);
+            ready!(Pin::new(plain).poll_read(cx, &mut space)).map_err(|_| Broken::Plain)?;
+            let came = space.filled().len();
+            if came > 0 {
+                let header = frame::header(Kind::Data, came).map_err(|_| Broken::Far)?;
+                front.copy_from_slice(&header);
+                self.send_frame(frame, frame::HEADER + came, cipher).map_err(|_| Broken::Far)?;
+            }
+            Poll::Ready(Ok(came))
+        })
+    }
+
+    /// Reads from the tunnel once, unless there are bytes that were not looked at, and gives all
+    /// that there is to `look`, which returns how much of it is used up; the rest is kept.
+    pub(super) fn poll_look<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        look: impl FnOnce(&mut Context<'_>, &mut Decoder, &[u8], &mut Pieces) -> (usize, T),
+    ) -> Poll<io::Result<T>> {
+        if self.opened_at < self.opened.len() {
+            let rest = self.opened.get(self.opened_at..).unwrap_or_default();
+            let (used, looked) = Scratch::with(|it| {
+                it.pieces.clear();
+                look(cx, &mut self.decoder, rest, &mut it.pieces)
+            });
+            self.opened_at += used;
+            if self.opened_at >= self.opened.len() {
+                self.opened = Vec::new();
+                self.opened_at = 0;
+            }
+            return Poll::Ready(Ok(looked));
+        }
+        if self.closed {
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        }
+        Scratch::with(|scratch| {
+            ready!(self.poll_open(cx, scratch))?;
+            let Scratch { opened, pieces, .. } = scratch;
+            pieces.clear();
+            let (used, looked) = look(cx, &mut self.decoder, opened, pieces);
+            self.opened.extend_from_slice(opened.get(used..).unwrap_or_default());
+            Poll::Ready(Ok(looked))
+        })
+    }
+
+    /// Reads once and decrypts what came into [`Scratch::opened`].
+    fn poll_open(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<io::Result<()>> {
+        let Scratch { cipher, opened, .. } = scratch;
+        let kept = self.partial.len();
+        let Some((front, back)) = cipher.split_at_mut_checked(kept) else {
+            return Poll::Ready(Err(nonsense("a record that is too long")));
+        };
+        let mut space = ReadBuf::new(back);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut space))?;
+        let came = space.filled().len();
+        if came == 0 {
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        }
+        if let Some(status) = &self.status {
+            status.heard();
+        }
+        front.copy_from_slice(&self.partial);
+        self.partial.clear();
+        let records = cipher.get_mut(..kept + came).unwrap_or_default();
+        opened.clear();
+        let mut aside = Vec::new();
+        let outcome = self.tls.open(records, opened, &mut aside);
+        if !aside.is_empty() {
+            self.pass_on(&aside)?;
+        }
+        let outcome = outcome?;
+        self.closed |= outcome.closed;
+        match records.get(outcome.used..) {
+            Some(rest) if !rest.is_empty() => self.partial.extend_from_slice(rest),
+            _ => self.partial = Vec::new(),
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The next frame that is not [`Kind::Data`]; data is dropped. Can be cancelled without loss.
+    pub(super) async fn next_frame(&mut self) -> io::Result<(Kind, Vec<u8>)> {
+        poll_fn(|cx| {
+            loop {
+                // Frames come even while there is something left to send.
+                let _all_sent = self.poll_flush(cx)?;
+                let found = ready!(self.poll_look(cx, |_, decoder, bytes, _| {
+                    let mut input = bytes;
+                    loop {
+                        let found = match decoder.next(&mut input) {
+                            Ok(Some(Piece::Data(_))) => continue,
+                            Ok(Some(Piece::Frame(kind, payload))) => {
+                                Ok(Some((kind, payload.into_owned())))
+                            }
+                            Ok(None) => Ok(None),
+                            Err(error) => Err(nonsense(error)),
+                        };
+                        return (bytes.len() - input.len(), found);
+                    }
+                }))??;
+                if let Some(found) = found {
+                    return Poll::Ready(Ok(found));
+                }
+            }
+        })
+        .await
+    }
+
+    /// Takes note of what came while nobody waited for anything. Returns whether something came.
+    ///
+    /// # Errors
+    ///
+    /// When the connection has ended, or what came makes no sense outside of a flow.
+    pub(super) fn look_aside(&mut self) -> io::Result<bool> {
+        let cx = &mut Context::from_waker(Waker::noop());
+        let mut came = false;
+        loop {
+            let _all_sent = self.poll_flush(cx)?;
+            let looked = self.poll_look(cx, |_, decoder, bytes, _| {
+                let mut input = bytes;
+                loop {
+                    let found = match decoder.next(&mut input) {
+                        Ok(None) => Ok(()),
+                        Ok(Some(Piece::Frame(Kind::Pong | Kind::Reset, _))) => continue,
+                        Ok(Some(Piece::Frame(..) | Piece::Data(_))) => Err(nonsense("out of turn")),
+                        Err(error) => Err(nonsense(error)),
+                    };
+                    return (bytes.len() - input.len(), found);
+                }
+            });
+            match looked? {
+                Poll::Pending => return Ok(came),
+                Poll::Ready(found) => found?,
+            }
+            came = true;
+        }
+    }
+
+    /// Sends what is left to send.
+    pub(super) async fn flush(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_flush(cx)).await
+    }
+}
+
+/// Which side of a flow broke.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Broken {
+    /// The visitor or the backend.
+    Plain,
+    /// The tunnel.
+    Far,
+}
+
+/// Bytes of a control channel.
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        space: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            if self.closed && self.opened_at == self.opened.len() {
+                return Poll::Ready(Ok(()));
+            }
+            let taken = ready!(self.poll_look(cx, |_, _, bytes, _| {
+                let taken = bytes.len().min(space.remaining());
+                space.put_slice(bytes.get(..taken).unwrap_or_default());
+                (taken, taken)
+            }))?;
+            if taken > 0 {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        ready!(Self::poll_flush(&mut self, cx))?;
+        let bytes = bytes.get(..CHUNK).unwrap_or(bytes);
+        let this = &mut *self;
+        Scratch::with(|scratch| this.send_frame(bytes, bytes.len(), &mut scratch.cipher))?;
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Self::poll_flush(&mut self, cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut records = vec![0; sealed_length(0)];
+        let length = self.tls.close(&mut records)?;
+        self.pass_on(records.get(..length).unwrap_or_default())?;
+        ready!(Self::poll_flush(&mut self, cx))?;
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+fn nonsense(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}

@@ -1,0 +1,235 @@
+//! Bytes of one flow, both ways, as fast as they go.
+//!
+//! Both directions are one future. It reads from one side only what the other side has room for:
+//! whoever reads slowly slows down his own flow and no other.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::net::Shutdown;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::io::AsyncWrite as _;
+use tokio::net::TcpStream;
+use tunnel_proto::frame::{Decoder, Kind, Piece};
+
+use super::connection::{Broken, Connection};
+use super::scratch::Pieces;
+use crate::link::{Ending, Meter};
+
+/// Steps of one direction before the other one has its turn, and other flows theirs.
+const STEPS: usize = 4;
+
+/// Slices that are written at once.
+const SLICES: usize = 16;
+
+/// How a relay ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Relayed {
+    pub(super) ending: Ending,
+    /// Whether this end has said that nothing follows.
+    pub(super) here_ended: bool,
+    /// Whether the other end has.
+    pub(super) there_ended: bool,
+}
+
+/// Relays until both directions have ended, or something broke. Every byte counts in both meters.
+pub(super) async fn relay(
+    connection: &mut Connection,
+    plain: &mut TcpStream,
+    meters: [&Meter; 2],
+) -> Relayed {
+    let mut relay =
+        Relay { connection, plain, meters, up: true, down: Down::Open, unsent: Vec::new(), at: 0 };
+    let ending = poll_fn(|cx| relay.poll(cx)).await;
+    Relayed { ending, here_ended: !relay.up, there_ended: relay.down != Down::Open }
+}
+
+/// Whether anything more comes down.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Down {
+    Open,
+    /// The other end has ended it; what is unsent is still to be sent.
+    Ending,
+    Ended,
+}
+
+struct Relay<'a> {
+    connection: &'a mut Connection,
+    plain: &'a mut TcpStream,
+    meters: [&'a Meter; 2],
+    up: bool,
+    down: Down,
+    /// For `plain`, from `at` on.
+    unsent: Vec<u8>,
+    at: usize,
+}
+
+/// What one step came to.
+enum Step {
+    Moved,
+    /// Nothing can be done before the task is woken.
+    Waits,
+    Over(Ending),
+}
+
+impl Relay<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+        loop {
+            let mut moved = false;
+            for _ in 0..STEPS {
+                match self.step_up(cx) {
+                    Step::Moved => moved = true,
+                    Step::Waits => break,
+                    Step::Over(ending) => return Poll::Ready(ending),
+                }
+            }
+            for _ in 0..STEPS {
+                match self.step_down(cx) {
+                    Step::Moved => moved = true,
+                    Step::Waits => break,
+                    Step::Over(ending) => return Poll::Ready(ending),
+                }
+            }
+            if !moved {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn step_up(&mut self, cx: &mut Context<'_>) -> Step {
+        match self.connection.poll_flush(cx) {
+            Poll::Pending => return Step::Waits,
+            Poll::Ready(Err(_)) => return Step::Over(Ending::Lost),
+            Poll::Ready(Ok(())) => {}
+        }
+        if !self.up {
+            return if self.down == Down::Ended { Step::Over(Ending::Closed) } else { Step::Waits };
+        }
+        match self.connection.poll_take(cx, self.plain) {
+            Poll::Pending => Step::Waits,
+            Poll::Ready(Ok(0)) => {
+                self.up = false;
+                match self.connection.send(Kind::Fin, &[]) {
+                    Ok(()) => Step::Moved,
+                    Err(_) => Step::Over(Ending::Lost),
+                }
+            }
+            Poll::Ready(Ok(came)) => {
+                self.meters.iter().for_each(|it| it.add_out(came));
+                Step::Moved
+            }
+            Poll::Ready(Err(Broken::Plain)) => Step::Over(Ending::PlainReset),
+            Poll::Ready(Err(Broken::Far)) => Step::Over(Ending::Lost),
+        }
+    }
+
+    fn step_down(&mut self, cx: &mut Context<'_>) -> Step {
+        if self.at < self.unsent.len() {
+            let rest = self.unsent.get(self.at..).unwrap_or_default();
+            return match Pin::new(&mut *self.plain).poll_write(cx, rest) {
+                Poll::Pending => Step::Waits,
+                Poll::Ready(Ok(sent)) if sent > 0 => {
+                    self.at += sent;
+                    self.meters.iter().for_each(|it| it.add_back(sent));
+                    if self.at == self.unsent.len() {
+                        self.unsent = Vec::new();
+                        self.at = 0;
+                    }
+                    Step::Moved
+                }
+                Poll::Ready(_) => Step::Over(Ending::PlainReset),
+            };
+        }
+        match self.down {
+            Down::Open => {}
+            Down::Ending => {
+                self.down = Down::Ended;
+                // Fails where the other side is gone already, which reading will tell.
+                let _gone = SockRef::from(&*self.plain).shutdown(Shutdown::Write);
+                return Step::Moved;
+            }
+            Down::Ended => return Step::Waits,
+        }
+        let (plain, unsent, meters) = (&mut *self.plain, &mut self.unsent, self.meters);
+        let looked = self.connection.poll_look(cx, |cx, decoder, bytes, pieces| {
+            let (used, found) = find(decoder, bytes, pieces);
+            (used, found.map(|found| (found, pass_on(cx, plain, bytes, pieces, unsent, meters))))
+        });
+        match looked {
+            Poll::Pending => Step::Waits,
+            Poll::Ready(Ok(Ok((_, Err(_))))) => Step::Over(Ending::PlainReset),
+            Poll::Ready(Ok(Ok((found, Ok(()))))) => match found {
+                None => Step::Moved,
+                Some(Kind::Fin) => {
+                    self.down = Down::Ending;
+                    Step::Moved
+                }
+                Some(Kind::Reset) => Step::Over(Ending::FarReset),
+                // Nothing else has a meaning within a flow.
+                Some(_) => Step::Over(Ending::Lost),
+            },
+            Poll::Ready(Err(_) | Ok(Err(_))) => Step::Over(Ending::Lost),
+        }
+    }
+}
+
+/// Finds the bytes of the flow up to the first frame that is something else.
+fn find(
+    decoder: &mut Decoder,
+    bytes: &[u8],
+    pieces: &mut Pieces,
+) -> (usize, io::Result<Option<Kind>>) {
+    let mut input = bytes;
+    loop {
+        let found = decoder.next(&mut input);
+        let used = bytes.len() - input.len();
+        match found {
+            Ok(Some(Piece::Data(data))) => pieces.push(used - data.len()..used),
+            Ok(Some(Piece::Frame(kind, _))) => return (used, Ok(Some(kind))),
+            Ok(None) => return (used, Ok(None)),
+            Err(error) => {
+                return (used, Err(io::Error::new(io::ErrorKind::InvalidData, error)));
+            }
+        }
+    }
+}
+
+/// Writes pieces of `bytes` to `plain`, and what it does not take to `unsent`.
+fn pass_on(
+    cx: &mut Context<'_>,
+    plain: &mut TcpStream,
+    bytes: &[u8],
+    pieces: &Pieces,
+    unsent: &mut Vec<u8>,
+    meters: [&Meter; 2],
+) -> io::Result<()> {
+    let mut slices = [IoSlice::new(&[]); SLICES];
+    let mut sent = 0;
+    if !pieces.is_empty() {
+        for (slice, piece) in slices.iter_mut().zip(pieces) {
+            *slice = IoSlice::new(bytes.get(piece.clone()).unwrap_or_default());
+        }
+        let slices = slices.get(..pieces.len().min(SLICES)).unwrap_or(&slices);
+        match Pin::new(plain).poll_write_vectored(cx, slices) {
+            Poll::Ready(written) => sent = written?,
+            Poll::Pending => {}
+        }
+        meters.iter().for_each(|it| it.add_back(sent));
+    }
+    for piece in pieces {
+        let piece = bytes.get(piece.clone()).unwrap_or_default();
+        let skipped = sent.min(piece.len());
+        sent -= skipped;
+        unsent.extend_from_slice(piece.get(skipped..).unwrap_or_default());
+    }
+    Ok(())
+}
+
+/// Breaks a plain connection off: its other side sees a reset.
+pub(super) fn reset(plain: TcpStream) {
+    // Fails only where it is broken already.
+    let _broken = SockRef::from(&plain).set_linger(Some(Duration::ZERO));
+}

@@ -1,0 +1,49 @@
+//! Memory that bytes pass through. Each thread has one set, warm in its caches; a connection holds
+//! memory of its own only for bytes that could not be passed on at once, so ten thousand idle
+//! flows need no buffer at all.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use tunnel_proto::frame::HEADER;
+
+use super::secure::{LONGEST_RECORD, sealed_length};
+
+/// How many bytes of a flow go into one frame: what is read at once from the plain side. With its
+/// header it fills whole records.
+pub(super) const CHUNK: usize = 8 * LONGEST_RECORD - HEADER;
+
+/// How many bytes are read at once from the tunnel side.
+const CIPHER: usize = sealed_length(HEADER + CHUNK);
+
+/// Memory for one step of one flow.
+#[derive(Debug)]
+pub(super) struct Scratch {
+    /// A frame: header and payload.
+    pub(super) frame: Vec<u8>,
+    /// Records.
+    pub(super) cipher: Vec<u8>,
+    /// What was in records.
+    pub(super) opened: Vec<u8>,
+    /// Where in [`Self::opened`] bytes of the flow are.
+    pub(super) pieces: Pieces,
+}
+
+/// Where in a slice bytes of a flow are.
+pub(super) type Pieces = Vec<Range<usize>>;
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
+        frame: vec![0; HEADER + CHUNK],
+        cipher: vec![0; CIPHER],
+        opened: Vec::with_capacity(HEADER + CHUNK),
+        pieces: Vec::new(),
+    });
+}
+
+impl Scratch {
+    /// Lends this thread's memory. Must not be called from within itself.
+    pub(super) fn with<T>(use_it: impl FnOnce(&mut Self) -> T) -> T {
+        SCRATCH.with_borrow_mut(use_it)
+    }
+}
