@@ -13,6 +13,7 @@ pub mod packet_table;
 pub mod probe;
 pub mod requirement;
 pub mod sshd;
+pub mod tunnels;
 pub mod wait;
 
 #[path = "../agent/message.rs"]

@@ -97,7 +97,7 @@ fn wb09_an_agent_of_another_authority_gets_nothing() -> anyhow::Result<()> {
             "--manifests",
             &text(&manifests),
             "--cluster",
-            crate::place::CLUSTER,
+            testkit::tunnels::CLUSTER,
             "--name",
             "a1",
             "--ca-dir",

@@ -81,15 +81,3 @@ impl Service<'_> {
 fn port_name(port: u16, protocol: &str) -> String {
     format!("{}-{port}", protocol.to_lowercase())
 }
-
-/// An EdgeGateway that is dialled at this host; `more` is added to its `spec`.
-pub(crate) fn edge_gateway(name: &str, host: &str, more: &str) -> String {
-    let mut text = format!(
-        "apiVersion: portcullis.dev/v1alpha1\nkind: EdgeGateway\nmetadata: {{ name: {name} }}\n\
-         spec:\n  endpoints: [{{ host: {host} }}]\n"
-    );
-    for line in more.lines() {
-        let _ = writeln!(text, "  {line}");
-    }
-    text
-}

@@ -1,7 +1,7 @@
 //! Gateways, agents and backends around a router, and the objects that the agents watch.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,18 +10,14 @@ use tempfile::TempDir;
 use testkit::internet::{Internet, public};
 use testkit::lab::Daemon;
 use testkit::probe::{Answer, Attempt, EchoServer, Outcome, Probe, Prober};
+use testkit::tunnels::Tunnels;
 use testkit::{Lab, Machine, Protocol, wait};
-
-use crate::objects::edge_gateway;
 
 /// How long anything may take on a loaded machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_portcullis");
-
-/// The name of the cluster.
-pub(crate) const CLUSTER: &str = "home";
 
 /// The last number of the first agent's and the first backend's address.
 pub(crate) const AGENT: u8 = 21;
@@ -61,7 +57,8 @@ pub(crate) struct Place {
     pub(crate) backends: Vec<Machine>,
     servers: Mutex<Vec<EchoServer>>,
     pub(crate) internet: Internet,
-    pub(crate) directory: TempDir,
+    pub(crate) tunnels: Tunnels,
+    directory: TempDir,
 }
 
 impl Place {
@@ -101,17 +98,17 @@ impl Place {
         let gateways = machines('g', size.gateways, 1, false)?;
         let agents = machines('a', size.agents, AGENT, true)?;
         let backends = machines('b', 2, BACKEND, true)?;
+        let directory = TempDir::new()?;
+        let tunnels = Tunnels::new(Path::new(PROGRAM), directory.path())?;
         let place = Self {
             gateways: gateways.into_iter().map(Running::new).collect(),
             agents: agents.into_iter().map(Running::new).collect(),
             backends,
             servers: Mutex::default(),
             internet,
-            directory: TempDir::new()?,
+            tunnels,
+            directory,
         };
-        for directory in ["manifests", "authority"] {
-            std::fs::create_dir(place.directory.path().join(directory))?;
-        }
         for backend in &place.backends {
             for (port, protocol) in
                 [(8080, Protocol::Tcp), (8443, Protocol::Tcp), (8053, Protocol::Udp)]
@@ -149,24 +146,17 @@ impl Place {
 
     /// A path below the place's own directory.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn text(&self, name: &str) -> String {
-        self.path(name).display().to_string()
+        self.tunnels.path(name)
     }
 
     /// Writes or replaces the manifest of this name in one step.
     pub(crate) fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
-        let directory = self.path("manifests");
-        let draft = directory.join(format!(".{name}"));
-        std::fs::write(&draft, text)?;
-        Ok(std::fs::rename(draft, directory.join(format!("{name}.yaml")))?)
+        self.tunnels.write(name, text)
     }
 
     /// Removes the manifest of this name.
     pub(crate) fn remove(&self, name: &str) -> anyhow::Result<()> {
-        Ok(std::fs::remove_file(self.path("manifests").join(format!("{name}.yaml")))?)
+        self.tunnels.remove(name)
     }
 
     /// Declares a gateway and writes the configuration for it, with a fresh one-time secret; `spec`
@@ -188,7 +178,19 @@ impl Place {
         spec: &str,
         configuration: &str,
     ) -> anyhow::Result<()> {
-        todo_create(self, &format!("g{number}"), host, spec, configuration)
+        self.tunnels.declare(&format!("g{number}"), host, configuration)?;
+        self.amend(number, spec)
+    }
+
+    /// Adds lines to the `spec` of a gateway's object.
+    fn amend(&self, number: u8, spec: &str) -> anyhow::Result<()> {
+        if spec.is_empty() {
+            return Ok(());
+        }
+        let name = format!("g{number}");
+        let text = std::fs::read_to_string(self.tunnels.manifest(&name))?;
+        let lines: String = spec.lines().map(|it| format!("  {it}\n")).collect();
+        self.write(&name, &text.replacen("spec:\n", &format!("spec:\n{lines}"), 1))
     }
 
     /// Starts a gateway's program.
@@ -207,8 +209,7 @@ impl Place {
     }
 
     fn gateway_process(&self, number: u8) -> anyhow::Result<Daemon> {
-        let configuration = self.text(&format!("g{number}.toml"));
-        self.gateway(number).spawn(PROGRAM, &["gateway", "run", "--config", &configuration])
+        self.tunnels.gateway(self.gateway(number), &format!("g{number}"))
     }
 
     /// Starts a gateway's program as this user, with one capability and nothing else.
@@ -266,12 +267,7 @@ impl Place {
 
     /// Another process of the same agent, which the place does not look after.
     pub(crate) fn agent_process(&self, number: u8, more: &[&str]) -> anyhow::Result<Daemon> {
-        let (manifests, authority) = (self.text("manifests"), self.text("authority"));
-        let name = format!("a{number}");
-        let mut arguments = vec!["agent", "--manifests", &manifests, "--cluster", CLUSTER];
-        arguments.extend(["--name", &name, "--ca-dir", &authority]);
-        arguments.extend(more);
-        self.agent(number).spawn(PROGRAM, &arguments)
+        self.tunnels.agent(self.agent(number), &format!("a{number}"), more)
     }
 
     /// Kills a gateway's program as a power cut would, and returns what it had logged.
@@ -408,14 +404,4 @@ pub(crate) fn none_failed_or_slow(attempts: &[Attempt], limit: Duration) {
     let bad: Vec<_> = attempts.iter().filter(|it| took(it).is_none_or(|it| it > limit)).collect();
     assert!(attempts.len() > 20, "only {} connections were tried", attempts.len());
     assert!(bad.is_empty(), "{} of {}: {bad:#?}", bad.len(), attempts.len());
-}
-
-fn todo_create(
-    place: &Place,
-    name: &str,
-    host: &str,
-    spec: &str,
-    _configuration: &str,
-) -> anyhow::Result<()> {
-    place.write(name, &edge_gateway(name, host, spec))
 }
