@@ -95,6 +95,9 @@ impl Acceptor {
             addresses.push(listener.local_addr()?);
             accepting.spawn(crate::tls::accept(listener, Arc::clone(&entrance)));
         }
+        for socket in sockets.udp {
+            accepting.spawn(crate::quic::accept(socket, Arc::clone(&entrance)));
+        }
         Ok(Self { arrivals, entrance, addresses, _accepting: accepting })
     }
 

@@ -12,6 +12,7 @@ pub mod adoption;
 pub mod dialler;
 pub mod link;
 pub mod peer;
+pub mod quic;
 pub mod session;
 pub mod trust;
 
