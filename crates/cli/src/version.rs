@@ -17,8 +17,11 @@ struct Build {
     debug_assertions: bool,
 }
 
+/// The version, as agents and gateways tell each other.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 const BUILD: Build = Build {
-    version: env!("CARGO_PKG_VERSION"),
+    version: VERSION,
     commit: option_env!("PORTCULLIS_COMMIT"),
     architecture: std::env::consts::ARCH,
     system: std::env::consts::OS,

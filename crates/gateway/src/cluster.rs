@@ -7,13 +7,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tokio::sync::{Notify, watch};
 use tunnel::link::{Carrier, Link};
-use tunnel::session::{Outbox, Status};
+use tunnel::session::{Ended, Outbox, Status};
 use tunnel_proto::choice::{self, Candidate};
 use tunnel_proto::message::{Reach, Serving, SessionReport, ToAgent};
 use tunnel_proto::sessions::{NotNewer, Sessions};
 
 use crate::config::{ClusterConfig, ClusterName};
 use crate::traffic::Traffic;
+
+/// Backends that one agent may serve.
+const MOST_BACKENDS: usize = 65_536;
 
 /// A cluster that is served.
 #[derive(Debug)]
@@ -163,8 +166,9 @@ impl Cluster {
         self.tell();
     }
 
-    /// An agent says what it can reach: what changed since it last said so.
-    pub(crate) fn serving(&self, member: &Member, changes: Vec<Serving>) {
+    /// An agent says what it can reach: what changed since it last said so. Fails when it is too
+    /// much to remember.
+    pub(crate) fn serving(&self, member: &Member, changes: Vec<Serving>) -> Result<(), String> {
         {
             let mut serving = member.serving.write().unwrap_or_else(PoisonError::into_inner);
             for Serving { backend, reach } in changes {
@@ -173,8 +177,12 @@ impl Cluster {
                     Reach::Remote | Reach::Local => serving.insert(backend, reach),
                 };
             }
+            if serving.len() > MOST_BACKENDS {
+                return Err(format!("more than {MOST_BACKENDS} backends"));
+            }
         }
         self.reachable.send_modify(|it| *it += 1);
+        Ok(())
     }
 
     /// An agent is going away: it gets no new flows.
@@ -200,6 +208,14 @@ impl Cluster {
         sessions.iter().map(|(_, it)| Arc::clone(it)).collect()
     }
 
+    /// Whether any agent serves any backend.
+    pub(crate) fn serves_something(&self) -> bool {
+        let serves = |it: &Arc<Member>| {
+            !it.serving.read().unwrap_or_else(PoisonError::into_inner).is_empty()
+        };
+        self.members().iter().any(serves)
+    }
+
     /// Every session, for a report.
     pub(crate) fn session_reports(&self) -> Vec<SessionReport> {
         self.members().iter().map(|it| it.report()).collect()
@@ -223,6 +239,14 @@ impl Cluster {
     /// There is something that agents want to know.
     pub(crate) fn tell(&self) {
         self.news.send_modify(|it| *it += 1);
+    }
+
+    /// Ends every session: the cluster is no longer served.
+    pub(crate) fn dismiss(&self) {
+        for member in self.members() {
+            member.status.end(Ended::Here);
+        }
+        self.stop(true);
     }
 
     /// Whether no more traffic is allowed.

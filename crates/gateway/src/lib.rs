@@ -7,6 +7,8 @@
 //!   sockets stay, also over a restart and an upgrade.
 //! - What a cluster may do is in the gateway's own [`config`]; a stolen agent key can do no more.
 //! - Gateways share nothing and need no coordinator.
+//!
+//! [`run`] is a whole gateway process; [`Gateway`] is one inside of another program.
 
 pub mod config;
 
@@ -14,13 +16,26 @@ mod addresses;
 mod admission;
 mod clock;
 mod cluster;
+mod descriptors;
+mod error;
 mod filter;
+mod gateway;
+mod handover;
+mod keeper;
+mod kernel;
 mod listener;
 mod metrics;
 mod opening;
+mod pages;
 mod port;
 mod probe;
+mod run;
+mod session;
 mod socket;
 mod state;
 mod table;
 mod traffic;
+mod tunnels;
+
+pub use error::GatewayError;
+pub use run::{Gateway, run};

@@ -30,11 +30,18 @@ pub(crate) use probes::Probes;
 pub(crate) struct House {
     /// How long a visitor waits while no agent is connected, in milliseconds.
     hold: AtomicU64,
+    /// Flows that are open, of every port, closed ones too.
+    open: AtomicU64,
     /// How long flows took to open, for metrics.
     pub(crate) opened: crate::metrics::Opened,
 }
 
 impl House {
+    /// Flows that are open, of every port, closed ones too.
+    pub(crate) fn open(&self) -> u64 {
+        self.open.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn set_hold(&self, hold: Duration) {
         let milliseconds = u64::try_from(hold.as_millis()).unwrap_or(u64::MAX);
         self.hold.store(milliseconds, Ordering::Relaxed);
@@ -149,6 +156,7 @@ pub(crate) struct OpenFlow(Arc<Listener>);
 
 impl OpenFlow {
     pub(crate) fn count(listener: &Arc<Listener>) -> Self {
+        listener.house.open.fetch_add(1, Ordering::Relaxed);
         listener.counters.open.fetch_add(1, Ordering::Relaxed);
         listener.counters.total.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(listener))
@@ -158,6 +166,7 @@ impl OpenFlow {
 impl Drop for OpenFlow {
     fn drop(&mut self) {
         self.0.counters.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.house.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -48,6 +48,18 @@ pub(crate) fn bind(at: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
+/// A listening socket that was handed over.
+pub(crate) fn adopt_tcp(listener: TcpListener) -> io::Result<tokio::net::TcpListener> {
+    listener.set_nonblocking(true)?;
+    tokio::net::TcpListener::from_std(listener)
+}
+
+/// A UDP socket that was handed over.
+pub(crate) fn adopt_udp(socket: UdpSocket) -> io::Result<tokio::net::UdpSocket> {
+    socket.set_nonblocking(true)?;
+    tokio::net::UdpSocket::from_std(socket)
+}
+
 fn prepare(socket: &Socket, at: SocketAddr) -> io::Result<()> {
     // Both are told for an IPv6 socket that takes IPv4 too.
     setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use minicbor::{Decode, Encode};
 use tunnel_proto::message::Desired;
+use tunnel_proto::quota::Counted;
 
 use crate::config::ClusterName;
 
@@ -19,15 +20,13 @@ pub(crate) struct State {
     directory: PathBuf,
 }
 
-/// Traffic that was counted.
-#[derive(Clone, Copy, Debug, Decode, Default, Encode, Eq, PartialEq)]
-pub(crate) struct Counted {
-    /// When the period began, in seconds since 1970.
+/// Traffic that was counted, as it is kept.
+#[derive(Clone, Copy, Debug, Decode, Encode)]
+struct KeptCount {
     #[n(0)]
-    pub(crate) since: u64,
-    /// Bytes, both directions.
+    since: u64,
     #[n(1)]
-    pub(crate) bytes: u64,
+    bytes: u64,
 }
 
 impl State {
@@ -61,12 +60,32 @@ impl State {
 
     /// The traffic of a cluster.
     pub(crate) fn counted(&self, cluster: &ClusterName) -> Option<Counted> {
-        self.load(cluster, "counted")
+        let KeptCount { since, bytes } = self.load(cluster, "counted")?;
+        Some(Counted { since, bytes })
     }
 
     /// Keeps the traffic of a cluster.
     pub(crate) fn keep_counted(&self, cluster: &ClusterName, counted: Counted) -> io::Result<()> {
-        self.keep(cluster, "counted", counted)
+        let Counted { since, bytes } = counted;
+        self.keep(cluster, "counted", KeptCount { since, bytes })
+    }
+
+    /// Keeps bytes that were transferred after another process took over the counting.
+    pub(crate) fn keep_late(&self, cluster: &ClusterName, bytes: u64) -> io::Result<()> {
+        self.keep(cluster, &format!("late-{}", std::process::id()), bytes)
+    }
+
+    /// Bytes that other processes transferred after we took over the counting; each once.
+    pub(crate) fn take_late(&self, cluster: &ClusterName) -> u64 {
+        let files = self.of_cluster(cluster).and_then(fs::read_dir).into_iter().flatten().flatten();
+        let late = files.filter_map(|it| {
+            let name = it.file_name().into_string().ok()?;
+            let of_process = name.strip_prefix("late-")?.parse::<u32>().is_ok();
+            let bytes: u64 = of_process.then(|| self.load(cluster, &name)).flatten()?;
+            fs::remove_file(it.path()).ok()?;
+            Some(bytes)
+        });
+        late.sum()
     }
 
     fn load<T>(&self, cluster: &ClusterName, what: &str) -> Option<T>
@@ -123,6 +142,16 @@ mod tests {
         let again = State::open(&directory.path().join("state"))?;
         assert_eq!(again.desired(&home), Some(wish));
         assert_eq!(again.counted(&home), Some(Counted { since: 5, bytes: 9 }));
+        Ok(())
+    }
+
+    #[test]
+    fn late_bytes_count_once() -> anyhow::Result<()> {
+        let directory = tempfile::tempdir()?;
+        let state = State::open(directory.path())?;
+        let home: ClusterName = "home".parse().map_err(anyhow::Error::msg)?;
+        state.keep_late(&home, 12)?;
+        assert_eq!([state.take_late(&home), state.take_late(&home)], [12, 0]);
         Ok(())
     }
 

@@ -19,6 +19,9 @@ use crate::listener::{Bound, House, Listener};
 use crate::port::{PortKey, normalised, overlap, sockets};
 use crate::socket;
 
+/// Ports that one cluster may have, whatever it is granted: each costs memory and descriptors.
+const MOST_PORTS: usize = 16_384;
+
 /// How long what was found out about the holder of a port is believed.
 const HOLDER_KEPT: Duration = Duration::from_secs(30);
 
@@ -139,12 +142,15 @@ impl Table {
         let wished: Vec<PublishedPort> = share.wish.ports().values().cloned().collect();
         let config = cluster.config();
         let mut used = vec![0; config.grants.as_ref().map_or(0, Vec::len)];
-        for port in wished {
+        for (index, port) in wished.into_iter().enumerate() {
             let key = PortKey::from(&port);
             let granted = config.grants(key.address, key.protocol, key.port, &used);
             let granted = granted.and_then(|grant| match key.address {
                 Some(address) if !self.offered.is_empty() && !self.offered.contains(&address) => {
                     Err(format!("the gateway does not offer {address}"))
+                }
+                Some(_) | None if index >= MOST_PORTS => {
+                    Err(format!("a cluster can have {MOST_PORTS} ports at a gateway"))
                 }
                 Some(_) | None => Ok(grant),
             });
@@ -296,6 +302,31 @@ impl Table {
             },
         });
         (share.wish.revision().unwrap_or(0), ports.collect())
+    }
+
+    /// What became of each port.
+    pub(crate) fn states(&self) -> Vec<(ClusterName, u64, PortKey, PortState)> {
+        let of_share = |(name, share): (&ClusterName, &Share)| {
+            let (name, revision) = (name.clone(), share.wish.revision().unwrap_or(0));
+            let state = |entry: &Entry| match entry {
+                Entry::Open(_) => PortState::Listening,
+                Entry::Partly(_, missing) | Entry::Not(missing) => missing.state.clone(),
+            };
+            let ports = share.ports.iter();
+            ports.map(move |(key, it)| (name.clone(), revision, *key, state(it))).collect::<Vec<_>>()
+        };
+        self.clusters.iter().flat_map(of_share).collect()
+    }
+
+    /// Takes no visitors any more; the wishes stay.
+    pub(crate) fn close(&mut self) {
+        self.taking = false;
+        self.listeners().for_each(|it| it.stop());
+    }
+
+    /// Whether a cluster wishes any port.
+    pub(crate) fn wishes_something(&self, name: &ClusterName) -> bool {
+        self.clusters.get(name).is_some_and(|it| !it.wish.ports().is_empty())
     }
 
     /// The quota that a cluster's objects ask for.

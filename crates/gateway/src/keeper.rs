@@ -1,0 +1,147 @@
+//! The one task that opens and closes sockets, keeps the kernel's rules and counts traffic.
+//!
+//! Wishes come here and are carried out one after the other; a wish that has been replaced before
+//! its turn comes is never carried out.
+
+mod accounts;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{MissedTickBehavior, interval};
+use tunnel_proto::message::Desired;
+
+use crate::config::{ClusterName, Config};
+use crate::gateway::{Inner, Note};
+use crate::kernel::Kernel;
+use accounts::Accounts;
+
+/// How often traffic is counted and what failed is tried again.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Every so many ticks, what failed is tried again.
+const RETRY: u64 = 2;
+
+/// Every so many ticks, what is no longer needed is forgotten, and traffic is kept.
+const TIDY: u64 = 30;
+
+/// Something to do.
+#[derive(Debug)]
+pub(crate) enum Errand {
+    /// A cluster wishes something.
+    Wish(ClusterName, Desired),
+    /// The configuration has changed.
+    Configure(Box<Config>),
+    /// Takes visitors on sockets that were handed over, until now only held.
+    TakeVisitors,
+    /// Takes no visitors any more.
+    Close,
+    /// Keeps everything that must be kept, and does nothing more. `true`: the kernel's rules go
+    /// too, `false`: another process has taken them over.
+    End(bool, oneshot::Sender<()>),
+}
+
+/// Works until told to end.
+pub(crate) async fn keep(inner: Arc<Inner>, mut errands: mpsc::UnboundedReceiver<Errand>) {
+    let mut kernel = Kernel::new();
+    let mut accounts = Accounts::open(&inner);
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ticks: u64 = 0;
+    settle(&inner, &mut kernel, &accounts).await;
+    loop {
+        tokio::select! {
+            errand = errands.recv() => {
+                let Some(errand) = errand else { return };
+                let mut wishes = BTreeMap::new();
+                let mut next = Some(errand);
+                while let Some(errand) = next {
+                    match errand {
+                        Errand::Wish(cluster, desired) => newest(&mut wishes, cluster, desired),
+                        Errand::Configure(config) => {
+                            inner.configure(*config);
+                            accounts.configure(&inner);
+                        }
+                        Errand::TakeVisitors => inner.table().take_visitors(),
+                        Errand::Close => inner.table().close(),
+                        Errand::End(remove, done) => {
+                            accounts.keep(&inner);
+                            if remove {
+                                kernel.remove().await;
+                            }
+                            // Whoever asked may be gone.
+                            let _gone = done.send(());
+                            return;
+                        }
+                    }
+                    next = errands.try_recv().ok();
+                }
+                for (cluster, desired) in wishes {
+                    take(&inner, cluster, desired).await;
+                }
+                accounts.configure(&inner);
+                settle(&inner, &mut kernel, &accounts).await;
+            }
+            _ = tick.tick() => {
+                ticks += 1;
+                let changed = accounts.count(&inner);
+                if ticks.is_multiple_of(TIDY) {
+                    accounts.keep(&inner);
+                    inner.table().listeners().for_each(|it| it.tidy());
+                }
+                let retry = ticks.is_multiple_of(RETRY)
+                    && (inner.table().lacks_something() || kernel.refused().is_some());
+                if changed || retry {
+                    settle(&inner, &mut kernel, &accounts).await;
+                }
+            }
+            () = kernel.disturbed() => settle(&inner, &mut kernel, &accounts).await,
+        }
+    }
+}
+
+/// Of several wishes of one cluster that wait, only the newest counts.
+fn newest(wishes: &mut BTreeMap<ClusterName, Desired>, cluster: ClusterName, desired: Desired) {
+    let older = wishes.get(&cluster).is_some_and(|it| it.revision > desired.revision);
+    if !older {
+        wishes.insert(cluster, desired);
+    }
+}
+
+async fn take(inner: &Arc<Inner>, cluster: ClusterName, desired: Desired) {
+    let taken = inner.table().wish(&cluster, desired.clone());
+    if let Err(why) = taken {
+        return tracing::info!(%cluster, %why, "a wish is not taken");
+    }
+    let state = inner.state.clone();
+    let kept = tokio::task::spawn_blocking({
+        let cluster = cluster.clone();
+        move || state.keep_desired(&cluster, &desired)
+    });
+    if let Ok(Err(error)) = kept.await {
+        tracing::error!(%cluster, %error, "a wish cannot be kept; it is lost with a restart");
+    }
+}
+
+async fn settle(inner: &Arc<Inner>, kernel: &mut Kernel, accounts: &Accounts) {
+    let before = inner.states();
+    inner.table().settle();
+    let mut filter = inner.table().filter();
+    filter.shaped = accounts.shaped(inner);
+    let kept = kernel.apply(&filter).await;
+    for listener in inner.table().listeners() {
+        listener.set_kernel_limits(kept && filter.ports.contains_key(&listener.key));
+    }
+    inner.note(Note::KernelLimits, kernel.refused().map(|why| {
+        format!(
+            "limits are kept by the program and not by the kernel ({why}); install nft and give \
+             the gateway CAP_NET_ADMIN"
+        )
+    }));
+    crate::descriptors::keep(inner);
+    if inner.states() != before {
+        inner.clusters().values().for_each(|it| it.tell());
+    }
+}
