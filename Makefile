@@ -40,8 +40,8 @@ bench: ## measure beside real peers; JOB=forward for one job
 
 conformance: ## run the official Gateway API conformance suite against pods on a real cluster; TEST=NAME for one test
 	scripts/setup packet kubernetes images gateway conformance
-	cargo build --release --package cli
-	cargo run --quiet --release --package testkit --bin conformance -- $(if $(TEST),--test $(TEST))
+	cargo build --package cli
+	cargo run --quiet --package testkit --bin conformance -- $(if $(TEST),--test $(TEST))
 
 cluster: ## start a real two-node Kubernetes to play with; prints its KUBECONFIG
 	scripts/setup packet kubernetes images

@@ -84,15 +84,15 @@ impl Tunnels {
     }
 
     /// Declares a gateway that is dialled at `host` with `portcullis gateway create`, and keeps the
-    /// configuration for its machine. `grants` is added to what it says of the cluster.
+    /// configuration for its machine; `more` are further arguments.
     ///
     /// # Errors
     ///
     /// What the program said.
-    pub fn declare(&self, name: &str, host: &str, grants: &str) -> anyhow::Result<()> {
+    pub fn declare(&self, name: &str, host: &str, more: &[&str]) -> anyhow::Result<()> {
         let mut create = Command::new(&self.program);
         create.args(["gateway", "create", name, "--endpoint", host, "--cluster", CLUSTER]);
-        create.args(["--format", "config"]);
+        create.args(["--format", "config"]).args(more);
         create.arg("--manifests").arg(self.path("manifests"));
         create.arg("--ca-dir").arg(self.path("authority"));
         let output = create.output().context("run `portcullis gateway create`")?;
@@ -102,7 +102,7 @@ impl Tunnels {
         let text = String::from_utf8(output.stdout).context("a configuration that is no text")?;
         let state = self.path(&format!("{name}-state"));
         let own: Vec<_> = text.lines().filter(|it| !it.starts_with("stateDirectory")).collect();
-        let text = format!("stateDirectory = {:?}\n{}\n{grants}\n", state, own.join("\n"));
+        let text = format!("stateDirectory = {:?}\n{}\n", state, own.join("\n"));
         let path = self.path(&format!("{name}.toml"));
         std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))
     }

@@ -114,7 +114,7 @@ fn wb04_a_gateway_whose_address_changes_is_found_by_its_name() -> anyhow::Result
     let file = place.path("hosts").display().to_string();
     // The machine's own mount namespace: nobody else sees it.
     place.agent(1).run("mount", &["--bind", &file, "/etc/hosts"])?;
-    place.create_gateway_at(1, "g1.example.com", "", "")?;
+    place.create_gateway_at(1, "g1.example.com", "", &[])?;
     place.start_gateway(1)?;
     place.start_agent(1)?;
     place.write("blog", &Service::default().yaml())?;

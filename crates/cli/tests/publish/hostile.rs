@@ -73,7 +73,7 @@ fn connections_that_say_nothing_end_and_keep_no_agent_out() -> anyhow::Result<()
 fn wb09_an_agent_of_another_authority_gets_nothing() -> anyhow::Result<()> {
     let size = Size { gateways: 1, agents: 2 };
     let Some(place) = Place::empty("impostor", size)? else { return Ok(()) };
-    place.create_gateway(1, "", "")?;
+    place.create_gateway(1, "", &[])?;
     place.start_gateway(1)?;
     place.start_agent(1)?;
     place.wait_connected(1, 1)?;

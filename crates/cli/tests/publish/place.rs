@@ -68,7 +68,7 @@ impl Place {
     pub(crate) fn build(name: &str, size: Size) -> anyhow::Result<Option<Self>> {
         let Some(place) = Self::empty(name, size)? else { return Ok(None) };
         for number in 1..=size.gateways {
-            place.create_gateway(number, "", "")?;
+            place.create_gateway(number, "", &[])?;
             place.start_gateway(number)?;
         }
         for number in 1..=size.agents {
@@ -160,14 +160,14 @@ impl Place {
     }
 
     /// Declares a gateway and writes the configuration for it, with a fresh one-time secret; `spec`
-    /// is added to the object, `configuration` to the file, below the cluster.
+    /// is added to the object, `more` are arguments of `gateway create`.
     pub(crate) fn create_gateway(
         &self,
         number: u8,
         spec: &str,
-        configuration: &str,
+        more: &[&str],
     ) -> anyhow::Result<()> {
-        self.create_gateway_at(number, &public(number).to_string(), spec, configuration)
+        self.create_gateway_at(number, &public(number).to_string(), spec, more)
     }
 
     /// The same for a gateway that is dialled at this host.
@@ -176,9 +176,9 @@ impl Place {
         number: u8,
         host: &str,
         spec: &str,
-        configuration: &str,
+        more: &[&str],
     ) -> anyhow::Result<()> {
-        self.tunnels.declare(&format!("g{number}"), host, configuration)?;
+        self.tunnels.declare(&format!("g{number}"), host, more)?;
         self.amend(number, spec)
     }
 
@@ -325,6 +325,26 @@ impl Place {
         let status = self.agent_status(agent)?;
         let gateways = status["gateways"].as_object().into_iter().flatten();
         Ok(gateways.filter(|(_, it)| it["connected"] == true).count())
+    }
+
+    /// Begins to replace the cluster's authority, as an administrator does.
+    pub(crate) fn rotate(&self) -> anyhow::Result<()> {
+        let [manifests, authority] =
+            ["manifests", "authority"].map(|it| self.path(it).display().to_string());
+        let arguments = ["gateway", "rotate", "--manifests", &manifests, "--ca-dir", &authority];
+        let output = std::process::Command::new(PROGRAM).args(arguments).output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        anyhow::ensure!(output.status.success(), "gateway rotate: {said}");
+        Ok(())
+    }
+
+    /// What the gateway keeps as its certificate.
+    pub(crate) fn gateway_serial(&self, number: u8) -> anyhow::Result<String> {
+        let kept = format!("g{number}-state/clusters/{}/identity.pem", testkit::tunnels::CLUSTER);
+        let text = std::fs::read_to_string(self.path(&kept))?;
+        let begin = text.find("BEGIN CERTIFICATE").context("a gateway without a certificate")?;
+        let end = text[begin..].find("END CERTIFICATE").context("half a certificate")?;
+        Ok(text[begin..begin + end].to_owned())
     }
 
     /// How many sessions a gateway says that it has.

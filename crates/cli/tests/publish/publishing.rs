@@ -33,7 +33,7 @@ fn wb01_a_home_behind_a_router_publishes_80_and_443_on_a_public_machine() -> any
 #[test]
 fn wb03_the_gateway_binds_80_and_443_without_root() -> anyhow::Result<()> {
     let Some(place) = Place::empty("unprivileged", ONE)? else { return Ok(()) };
-    place.create_gateway(1, "", "")?;
+    place.create_gateway(1, "", &[])?;
     place.start_gateway_as(1, 65534, "net_bind_service")?;
     place.start_agent(1)?;
     place.wait_connected(1, 1)?;
@@ -145,7 +145,7 @@ fn wb10_of_two_services_that_want_a_port_the_older_has_it_and_the_other_is_told(
 #[test]
 fn wb09_a_port_that_the_gateway_does_not_grant_is_not_opened() -> anyhow::Result<()> {
     let Some(place) = Place::empty("grants", ONE)? else { return Ok(()) };
-    place.create_gateway(1, "", "[[clusters.grants]]\nports = [\"443\"]\n")?;
+    place.create_gateway(1, "", &["--ports", "443"])?;
     place.start_gateway(1)?;
     place.start_agent(1)?;
     place.wait_connected(1, 1)?;

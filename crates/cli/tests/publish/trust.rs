@@ -1,10 +1,14 @@
 //! Adoption, and certificates that change while flows go on.
 
+use std::time::Duration;
+
+use anyhow::Context as _;
 use testkit::Protocol::Tcp;
+use testkit::probe::Probe;
 use testkit::wait;
 
 use crate::objects::Service;
-use crate::place::{ONE, PATIENCE, Place, at};
+use crate::place::{ONE, PATIENCE, Place, at, none_failed_or_slow};
 
 #[test]
 fn wb12_a_gateway_that_lost_everything_is_adopted_anew_with_a_new_secret() -> anyhow::Result<()> {
@@ -14,7 +18,7 @@ fn wb12_a_gateway_that_lost_everything_is_adopted_anew_with_a_new_secret() -> an
     // The machine is replaced: nothing is left of its state, and its old secret is used up.
     place.kill_gateway(1)?;
     std::fs::remove_dir_all(place.path("g1-state"))?;
-    place.create_gateway(1, "", "")?;
+    place.create_gateway(1, "", &[])?;
     place.start_gateway(1)?;
     place.reached(at(1, 443), Tcp)?;
     Ok(())
@@ -23,7 +27,7 @@ fn wb12_a_gateway_that_lost_everything_is_adopted_anew_with_a_new_secret() -> an
 #[test]
 fn wb12_a_one_time_secret_opens_nothing_once_it_has_expired() -> anyhow::Result<()> {
     let Some(place) = Place::empty("expired", ONE)? else { return Ok(()) };
-    place.create_gateway(1, "", "")?;
+    place.create_gateway(1, "", &[])?;
     let file = place.path("g1.toml");
     let configuration = std::fs::read_to_string(&file)?;
     let expired: Vec<_> = configuration
@@ -38,5 +42,49 @@ fn wb12_a_one_time_secret_opens_nothing_once_it_has_expired() -> anyhow::Result<
         place.logs().contains("expired").then_some(())
     })?;
     assert_eq!(place.connected(1)?, 0);
+    Ok(())
+}
+
+#[test]
+fn wb12_a_spot_machine_that_is_replaced_is_adopted_without_a_hand() -> anyhow::Result<()> {
+    let Some(place) = Place::empty("spot", ONE)? else { return Ok(()) };
+    place.create_gateway(1, "", &["--redemptions", "3", "--valid-for", "365d"])?;
+    place.start_gateway(1)?;
+    place.start_agent(1)?;
+    place.write("blog", &Service::default().yaml())?;
+    place.reached(at(1, 443), Tcp)?;
+    for _ in 0..2 {
+        // The provider takes the machine; the next one begins with the same user data.
+        place.kill_gateway(1)?;
+        std::fs::remove_dir_all(place.path("g1-state"))?;
+        place.start_gateway(1)?;
+        place.reached(at(1, 443), Tcp)?;
+    }
+    // Three machines were adopted, and no fourth.
+    place.kill_gateway(1)?;
+    std::fs::remove_dir_all(place.path("g1-state"))?;
+    place.start_gateway(1)?;
+    let begin = std::time::Instant::now();
+    wait::until_ok("some time is over", PATIENCE, || {
+        assert_eq!(place.visit(at(1, 443), Tcp)?.answer(), None, "a fourth machine was adopted");
+        Ok((begin.elapsed().as_secs() > 8).then_some(()))
+    })
+}
+
+#[test]
+fn wb09_the_authority_is_replaced_without_a_lost_connection() -> anyhow::Result<()> {
+    let Some(place) = Place::build("rotation", ONE)? else { return Ok(()) };
+    place.write("blog", &Service::default().yaml())?;
+    let prober = place.prober(at(1, 443))?;
+    let (flow, outcome) = place.visitor().flow(Probe::new(at(1, 443), Tcp))?;
+    let flow = flow.unwrap_or_else(|| panic!("{outcome}"));
+    let before = place.gateway_serial(1)?;
+    place.rotate()?;
+    wait::until_ok("the gateway has a certificate of the new authority", 2 * PATIENCE, || {
+        Ok((place.gateway_serial(1)? != before).then_some(()))
+    })
+    .with_context(|| place.logs())?;
+    assert_eq!(flow.ask(PATIENCE)?.server(), Some("b1"), "an open flow was cut");
+    none_failed_or_slow(&prober.stop()?, Duration::from_secs(1));
     Ok(())
 }

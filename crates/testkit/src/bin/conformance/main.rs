@@ -2,6 +2,7 @@
 //!
 //! Exit status: 0 when every test passed, 1 when one did not, 2 when this machine cannot run it.
 
+mod portcullis;
 mod screen;
 mod stage;
 mod suite;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
+use portcullis::Portcullis;
 use screen::say;
 use stage::Stage;
 use testkit::kubernetes::{Cluster, ConformanceSuite};
@@ -55,10 +57,12 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let suite = ConformanceSuite::find()?;
     say("Starting a cluster, a router, a gateway and a visitor ...");
     let stage = Stage::build(&suite)?;
-    stage.apply(&class())?;
-    let accepted = format!("--for=condition=Accepted=true gatewayclass/{CLASS} --timeout=120s");
-    stage.kubectl(&[&["wait"], &*accepted.split(' ').collect::<Vec<_>>()].concat())?;
     let tree = tree();
+    let portcullis = Portcullis::start(&arguments.portcullis, &tree, &stage)?;
+    stage.apply(&class())?;
+    let class = format!("gatewayclass/{CLASS}");
+    let accepted = ["wait", "--for=condition=Accepted=true", &class, "--timeout=60s"];
+    stage.kubectl(&accepted).with_context(|| portcullis.logs())?;
     let log = tree.join("target/conformance.log");
     let run = suite::Run {
         test: arguments.test.as_deref(),
@@ -68,7 +72,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         log: log.clone(),
     };
     say(&format!("Running the suite; all that it says goes to {}", log.display()));
-    run.go(&suite, &stage)
+    let passed = run.go(&suite, &stage);
+    portcullis.keep_logs(&tree.join("target/conformance-portcullis.log"))?;
+    passed
 }
 
 fn class() -> String {
