@@ -18,6 +18,7 @@ mod hold;
 #[expect(unreachable_pub, dead_code, reason = "the library has the same file, and uses all of it")]
 mod message;
 mod namespace;
+mod page;
 mod sctp;
 mod server;
 mod sweep;
@@ -28,7 +29,8 @@ fn main() -> ExitCode {
         None => install(),
         Some("hold") => hold::run(&args[1..]),
         Some("enter") => namespace::enter_and_exec(&args[1..]),
-        Some(other) => Err(format!("`{other}` is not `hold` or `enter`")),
+        Some("page") => page::print(&args[1..]),
+        Some(other) => Err(format!("`{other}` is not `hold`, `enter` or `page`")),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -42,7 +44,8 @@ fn main() -> ExitCode {
 /// The build script: puts a copy of this program where the library looks for it.
 #[expect(clippy::print_stdout, reason = "this is how a build script talks to cargo")]
 fn install() -> Result<(), String> {
-    let directory = std::env::var("OUT_DIR").map_err(|_| "started without `hold` or `enter`")?;
+    let directory =
+        std::env::var("OUT_DIR").map_err(|_| "started without `hold`, `enter` or `page`")?;
     let target = std::path::Path::new(&directory).join("testkit-agent");
     let fresh = target.with_extension("fresh");
     let own = std::env::current_exe().map_err(|it| format!("where am I: {it}"))?;

@@ -12,6 +12,12 @@ use crate::lab::Daemon;
 /// The name of the cluster that the agents belong to.
 pub const CLUSTER: &str = "home";
 
+/// Where each gateway tells about itself, on its own machine.
+pub const PAGES: &str = "127.0.0.1:9464";
+
+/// The same of each agent.
+pub const AGENT_PAGES: &str = "127.0.0.1:9465";
+
 /// A program, and the files that gateways and agents share or keep.
 ///
 /// ```text
@@ -101,8 +107,9 @@ impl Tunnels {
         }
         let text = String::from_utf8(output.stdout).context("a configuration that is no text")?;
         let state = self.path(&format!("{name}-state"));
-        let own: Vec<_> = text.lines().filter(|it| !it.starts_with("stateDirectory")).collect();
-        let text = format!("stateDirectory = {:?}\n{}\n", state, own.join("\n"));
+        let ours = |it: &&str| !["stateDirectory", "metrics"].iter().any(|key| it.starts_with(key));
+        let own: Vec<_> = text.lines().filter(ours).collect();
+        let text = format!("stateDirectory = {state:?}\nmetrics = {PAGES:?}\n{}\n", own.join("\n"));
         let path = self.path(&format!("{name}.toml"));
         std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))
     }
@@ -117,6 +124,24 @@ impl Tunnels {
         machine.spawn(&self.program, &["gateway", "run", "--config", &configuration])
     }
 
+    /// What the gateway on a machine tells about itself.
+    ///
+    /// # Errors
+    ///
+    /// When none runs there.
+    pub fn gateway_status(&self, machine: &Machine) -> anyhow::Result<serde_json::Value> {
+        Ok(serde_json::from_str(&machine.page(PAGES, "/status")?)?)
+    }
+
+    /// What the agent on a machine tells about itself.
+    ///
+    /// # Errors
+    ///
+    /// When none runs there.
+    pub fn agent_status(&self, machine: &Machine) -> anyhow::Result<serde_json::Value> {
+        Ok(serde_json::from_str(&machine.page(AGENT_PAGES, "/status")?)?)
+    }
+
     /// Starts an agent of this name on a machine, with further arguments.
     ///
     /// # Errors
@@ -126,7 +151,7 @@ impl Tunnels {
         let manifests = self.path("manifests").display().to_string();
         let authority = self.path("authority").display().to_string();
         let mut arguments = vec!["agent", "--manifests", &manifests, "--ca-dir", &authority];
-        arguments.extend(["--cluster", CLUSTER, "--name", name]);
+        arguments.extend(["--cluster", CLUSTER, "--name", name, "--listen", AGENT_PAGES]);
         arguments.extend(more);
         machine.spawn(&self.program, &arguments)
     }

@@ -348,14 +348,15 @@ impl Place {
     }
 
     /// How many sessions a gateway says that it has.
-    pub(crate) fn sessions(&self, _gateway: u8) -> anyhow::Result<usize> {
-        anyhow::bail!("not yet")
+    pub(crate) fn sessions(&self, gateway: u8) -> anyhow::Result<usize> {
+        let status = self.tunnels.gateway_status(self.gateway(gateway))?;
+        let clusters = status["clusters"].as_array().into_iter().flatten();
+        Ok(clusters.filter_map(|it| it["agents"].as_array()).map(Vec::len).sum())
     }
 
     /// What a running agent tells about itself.
     pub(crate) fn agent_status(&self, agent: u8) -> anyhow::Result<serde_json::Value> {
-        let said = self.agent(agent).run(PROGRAM, &["agent", "status", "--output", "json"])?;
-        Ok(serde_json::from_str(&said)?)
+        self.tunnels.agent_status(self.agent(agent))
     }
 
     /// One connection from the visitor.

@@ -177,6 +177,16 @@ impl Machine {
         Ok(Output { status, stdout: stdout.text(), stderr: stderr.text() })
     }
 
+    /// Fetches a page of a program that runs on the machine: `page("127.0.0.1:9464", "/status")`.
+    ///
+    /// # Errors
+    ///
+    /// When nobody answers there, or with anything but 200.
+    pub fn page(&self, address: &str, path: &str) -> anyhow::Result<String> {
+        let program = agent::agent_program().display().to_string();
+        self.run(&program, &["page", address, path])
+    }
+
     /// Starts a program that goes on running. It is killed when the returned value is dropped.
     ///
     /// # Errors
