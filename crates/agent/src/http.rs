@@ -13,16 +13,50 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::board::Board;
 use crate::metrics::Metrics;
+use crate::publication::Published;
 use crate::status::Snapshot;
 
 /// What the pages read.
 #[derive(Clone)]
 pub(crate) struct Pages {
-    /// The latest state.
-    pub(crate) snapshot: watch::Receiver<Arc<Snapshot>>,
+    /// The agent's name.
+    pub(crate) agent: String,
+    /// Its node.
+    pub(crate) node: Option<String>,
+    /// What is published.
+    pub(crate) published: watch::Receiver<Arc<Published>>,
+    /// What is known of gateways.
+    pub(crate) board: Arc<Board>,
     /// The counters.
     pub(crate) metrics: Arc<Metrics>,
+}
+
+impl Pages {
+    fn snapshot(&self) -> Snapshot {
+        let published = Arc::clone(&self.published.borrow());
+        let known = self.board.statuses();
+        // Every gateway that is declared is shown, dialled already or not.
+        let gateways = published
+            .gateways
+            .keys()
+            .map(|name| (name.clone(), known.get(name).cloned().unwrap_or_default()));
+        let publication = &published.publication;
+        Snapshot {
+            version: env!("CARGO_PKG_VERSION"),
+            agent: self.agent.clone(),
+            node: self.node.clone(),
+            leader: self.metrics.leader.get() != 0,
+            complete: published.complete,
+            revision: published.revision,
+            problems: published.problems.clone(),
+            gateways: gateways.collect(),
+            published_ports: publication.gateways.values().map(Vec::len).sum(),
+            backends: publication.backends.len(),
+            findings: publication.findings.iter().cloned().collect(),
+        }
+    }
 }
 
 /// Serves until the process ends.
@@ -37,7 +71,7 @@ pub(crate) async fn serve(listener: TcpListener, pages: Pages) -> std::io::Resul
 }
 
 async fn readyz(State(pages): State<Pages>) -> Response {
-    let reasons = pages.snapshot.borrow().unready();
+    let reasons = pages.snapshot().unready();
     if reasons.is_empty() {
         return "ok\n".into_response();
     }
@@ -46,12 +80,12 @@ async fn readyz(State(pages): State<Pages>) -> Response {
 
 async fn metrics(State(pages): State<Pages>) -> Response {
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    pages.metrics.count_bytes(&pages.board.bytes());
     ([(header::CONTENT_TYPE, content_type)], pages.metrics.page()).into_response()
 }
 
 async fn status(State(pages): State<Pages>) -> Response {
-    let snapshot = pages.snapshot.borrow().clone();
-    match serde_json::to_string_pretty(&*snapshot) {
+    match serde_json::to_string_pretty(&pages.snapshot()) {
         Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text + "\n").into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }

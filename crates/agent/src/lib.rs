@@ -8,7 +8,17 @@
 //! gateway that does not answer delays no other and is dialled for ever; without the API server the
 //! last good state stays; a backend that trusts visitors' addresses is never shown a false one.
 
+mod authority;
+mod board;
+mod flow;
 mod http;
+mod link;
 mod metrics;
+mod publication;
+mod run;
 pub mod status;
+mod statuses;
 pub mod transparent;
+
+pub use authority::AuthoritySource;
+pub use run::{RunError, Settings, SourceSettings, run};

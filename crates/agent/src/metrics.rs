@@ -1,5 +1,7 @@
 //! Counters and gauges in the OpenMetrics format, all under `portcullis_`.
 
+use std::collections::BTreeMap;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -106,6 +108,17 @@ impl Metrics {
         Self { registry, ..metrics }
     }
 
+    /// Takes over the bytes that flows have counted so far, by backend: from and to visitors.
+    pub(crate) fn count_bytes(&self, bytes: &BTreeMap<String, (u64, u64)>) {
+        for (backend, (received, sent)) in bytes {
+            for (direction, now) in [("received", received), ("sent", sent)] {
+                let label = BytesLabel { backend: backend.clone(), direction };
+                let counter = self.bytes.get_or_create(&label);
+                counter.inc_by(now.saturating_sub(counter.get()));
+            }
+        }
+    }
+
     /// Returns the whole page.
     pub(crate) fn page(&self) -> String {
         let mut page = String::new();
@@ -132,14 +145,8 @@ mod tests {
         metrics.link_up.get_or_create(&link).set(1);
         metrics.refused.get_or_create(&RefusedLabel { reason: "NoEndpoint" }).inc();
         let page = metrics.page();
-        assert!(
-            page.contains("portcullis_link_up{gateway=\"fra1\",carrier=\"tls\"} 1"),
-            "{page}"
-        );
-        assert!(
-            page.contains("portcullis_flows_refused_total{reason=\"NoEndpoint\"} 1"),
-            "{page}"
-        );
+        assert!(page.contains("portcullis_link_up{gateway=\"fra1\",carrier=\"tls\"} 1"), "{page}");
+        assert!(page.contains("portcullis_flows_refused_total{reason=\"NoEndpoint\"} 1"), "{page}");
         assert!(page.ends_with("# EOF\n"), "{page}");
     }
 }

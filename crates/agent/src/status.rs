@@ -23,6 +23,8 @@ pub struct Snapshot {
     pub leader: bool,
     /// Whether every kind of object was listed at least once.
     pub complete: bool,
+    /// How new what it knows is.
+    pub revision: u64,
     /// What cannot be followed right now.
     pub problems: Vec<String>,
     /// The link to each gateway.

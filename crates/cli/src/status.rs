@@ -1,6 +1,6 @@
 //! `portcullis status`: what a running controller says about itself, or what the Host objects say.
 
-mod fetch;
+pub(crate) mod fetch;
 mod picture;
 
 use std::io::IsTerminal as _;

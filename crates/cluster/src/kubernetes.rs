@@ -24,10 +24,6 @@ pub(crate) use reduce::concerns_us;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::edge_gateway::EdgeGateway;
-use api::gateway_api::{
-    Gateway, GatewayClass, HttpRoute, ListenerSet, ReferenceGrant, TcpRoute, TlsRoute, UdpRoute,
-};
 use api::host::Host;
 use api::object::ObjectKind;
 use kube::Client;
@@ -81,26 +77,22 @@ pub fn watch(client: &Client, settings: &Settings, seen: &Arc<Seen>) -> Source {
     })
 }
 
-/// Starts to watch [what publishing reads](PUBLISH_KINDS).
+/// Starts to watch those of [what publishing reads](PUBLISH_KINDS) that are among `kinds`.
 ///
 /// Kinds of the Gateway API that the server does not have count as empty, and are looked for again
 /// every minute; so do Secrets that may not be read.
 #[must_use]
-pub fn watch_publish(client: &Client, settings: &Settings, seen: &Arc<Seen>) -> Source {
-    start_watching(client, settings, seen, &PUBLISH_KINDS, |tasks, context| {
-        tasks.spawn(follow::follow::<publish::Service>(context.clone()));
-        tasks.spawn(follow::follow::<publish::EndpointSlice>(context.clone()));
-        tasks.spawn(follow::follow::<publish::Namespace>(context.clone()));
-        tasks.spawn(follow::follow::<publish::Secret>(context.clone()));
-        tasks.spawn(follow::follow::<DeserializeGuard<EdgeGateway>>(context.clone()));
-        tasks.spawn(follow::follow::<DeserializeGuard<GatewayClass>>(context.clone()));
-        tasks.spawn(follow::follow::<DeserializeGuard<Gateway>>(context.clone()));
-        tasks.spawn(follow::follow::<DeserializeGuard<ListenerSet>>(context.clone()));
-        tasks.spawn(follow::follow::<DeserializeGuard<TcpRoute>>(context.clone()));
-        tasks.spawn(follow::follow::<DeserializeGuard<UdpRoute>>(context.clone()));
-        tasks.spawn(follow::follow::<DeserializeGuard<TlsRoute>>(context.clone()));
-        tasks.spawn(follow::follow::<DeserializeGuard<HttpRoute>>(context.clone()));
-        tasks.spawn(follow::follow::<DeserializeGuard<ReferenceGrant>>(context));
+pub fn watch_publish(
+    client: &Client,
+    settings: &Settings,
+    seen: &Arc<Seen>,
+    kinds: &[ObjectKind],
+) -> Source {
+    let kinds: Vec<_> = PUBLISH_KINDS.into_iter().filter(|it| kinds.contains(it)).collect();
+    start_watching(client, settings, seen, &kinds, |tasks, context| {
+        for kind in &kinds {
+            publish::follow(*kind, tasks, context.clone());
+        }
     })
 }
 

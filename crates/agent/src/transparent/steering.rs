@@ -82,8 +82,8 @@ impl Steering {
         }
     }
 
-    async fn run(&mut self, command: &Command) -> Result<(), SteeringError> {
-        let output = self.local.run(command).await.map_err(SteeringError::Execute)?;
+    async fn run(&self, command: &Command) -> Result<(), SteeringError> {
+        let output = self.local.clone().run(command).await.map_err(SteeringError::Execute)?;
         if output.succeeded() {
             return Ok(());
         }

@@ -1,4 +1,4 @@
-//! One request over plain HTTP, to a controller that listens nearby.
+//! One request over plain HTTP, to a program of ours that listens nearby.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,7 +19,7 @@ const LONGEST: u64 = 64 << 20;
 /// # Errors
 ///
 /// Fails when nothing answers within five seconds, and on every status but 200.
-pub(super) async fn get(address: SocketAddr, path: &str) -> Result<String> {
+pub(crate) async fn get(address: SocketAddr, path: &str) -> Result<String> {
     let answer = tokio::time::timeout(LIMIT, exchange(address, path)).await;
     let answer = answer.with_context(|| format!("no answer within {LIMIT:?}"))??;
     let (head, body) = answer.split_once("\r\n\r\n").context("the answer is not HTTP")?;

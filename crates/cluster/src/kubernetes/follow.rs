@@ -178,7 +178,9 @@ impl<K: Followed> Follower<K> {
     /// What is delivered next is as new as this.
     fn raise(&self, version: &str) {
         // A version that is no number orders nothing; only very old servers have such.
-        if K::ORDERS && let Ok(version) = version.parse() {
+        if K::ORDERS
+            && let Ok(version) = version.parse()
+        {
             self.context.revision.raise(version);
         }
     }

@@ -21,8 +21,10 @@ use kube::core::DeserializeGuard;
 use planner::cluster_view::Object;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
 
 use super::feed::Reduced;
+use super::follow::{self, Context};
 use super::lean::{self, metadata};
 use super::reduce::{Followed, concerns_us, reduce_metadata, reference};
 use crate::report::Seen;
@@ -35,6 +37,36 @@ const LOAD_BALANCER_CLASS: &str = "portcullis.dev/gateway";
 
 /// The label with which an EndpointSlice names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// Starts to follow a kind, if publishing reads it.
+pub(super) fn follow(kind: ObjectKind, tasks: &mut JoinSet<()>, context: Context) {
+    match kind {
+        ObjectKind::Service => tasks.spawn(follow::follow::<Service>(context)),
+        ObjectKind::EndpointSlice => tasks.spawn(follow::follow::<EndpointSlice>(context)),
+        ObjectKind::Namespace => tasks.spawn(follow::follow::<Namespace>(context)),
+        ObjectKind::Secret => tasks.spawn(follow::follow::<Secret>(context)),
+        ObjectKind::EdgeGateway => {
+            tasks.spawn(follow::follow::<DeserializeGuard<EdgeGateway>>(context))
+        }
+        ObjectKind::GatewayClass => {
+            tasks.spawn(follow::follow::<DeserializeGuard<GatewayClass>>(context))
+        }
+        ObjectKind::Gateway => tasks.spawn(follow::follow::<DeserializeGuard<Gateway>>(context)),
+        ObjectKind::ListenerSet => {
+            tasks.spawn(follow::follow::<DeserializeGuard<ListenerSet>>(context))
+        }
+        ObjectKind::TcpRoute => tasks.spawn(follow::follow::<DeserializeGuard<TcpRoute>>(context)),
+        ObjectKind::UdpRoute => tasks.spawn(follow::follow::<DeserializeGuard<UdpRoute>>(context)),
+        ObjectKind::TlsRoute => tasks.spawn(follow::follow::<DeserializeGuard<TlsRoute>>(context)),
+        ObjectKind::HttpRoute => {
+            tasks.spawn(follow::follow::<DeserializeGuard<HttpRoute>>(context))
+        }
+        ObjectKind::ReferenceGrant => {
+            tasks.spawn(follow::follow::<DeserializeGuard<ReferenceGrant>>(context))
+        }
+        ObjectKind::Pod | ObjectKind::Node | ObjectKind::Host => return,
+    };
+}
 
 /// A Service, of whatever type.
 #[derive(Clone, Debug, Deserialize)]

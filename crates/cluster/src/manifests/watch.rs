@@ -49,11 +49,7 @@ pub fn watch_publish(directory: &Path, settings: &Settings) -> Source {
     start_following(directory, settings, &PUBLISH_KINDS)
 }
 
-fn start_following(
-    directory: &Path,
-    settings: &Settings,
-    kinds: &'static [ObjectKind],
-) -> Source {
+fn start_following(directory: &Path, settings: &Settings, kinds: &'static [ObjectKind]) -> Source {
     let (changes, receiver) = mpsc::channel(64);
     let (health, health_receiver) = watch::channel(Health::starting(kinds));
     let revision = Revision::default();

@@ -29,12 +29,7 @@ const VALUE_CHARACTERS: usize = 100;
 ///
 /// Its name follows from the finding and the object's `uid`, so that the same finding, told by
 /// another replica or after a restart, is the same Event.
-pub(super) fn event(
-    finding: &Finding,
-    uid: &str,
-    by: Speaker<'_>,
-    now: Timestamp,
-) -> Event {
+pub(super) fn event(finding: &Finding, uid: &str, by: Speaker<'_>, now: Timestamp) -> Event {
     let Finding { object, field, value, problem, remedy, reason, .. } = finding;
     // The remedy stands last, and is what matters: a long value must not push it out.
     let value: String = value.chars().take(VALUE_CHARACTERS).collect();

@@ -86,8 +86,7 @@ fn keep_times(wanted: &mut Value, says: &Value, now: Timestamp) {
                 let time = &says["lastTransitionTime"];
                 // The API keeps whole seconds; more would differ from what is read back.
                 let seconds = Timestamp::from_second(now.as_second()).unwrap_or(now).to_string();
-                let time =
-                    if is_same && time.is_string() { time.clone() } else { seconds.into() };
+                let time = if is_same && time.is_string() { time.clone() } else { seconds.into() };
                 fields.insert("lastTransitionTime".to_owned(), time);
                 return;
             }
@@ -210,28 +209,31 @@ mod tests {
 
     #[test]
     fn a_condition_keeps_its_time_while_its_status_stays() {
-        let said = json!({ "conditions": [at("2026-01-01T00:00:00Z", condition("Accepted", "True", 3))] });
+        let said =
+            json!({ "conditions": [at("2026-01-01T00:00:00Z", condition("Accepted", "True", 3))] });
         let wanted = json!({ "conditions": [condition("Accepted", "True", 4)] });
         check(
             ObjectKind::Gateway,
             &wanted,
             &said,
-            expect![[r#"{"conditions":[{"lastTransitionTime":"2026-01-01T00:00:00Z","observedGeneration":4,"reason":"R","status":"True","type":"Accepted"}]}"#]],
+            expect![[
+                r#"{"conditions":[{"lastTransitionTime":"2026-01-01T00:00:00Z","observedGeneration":4,"reason":"R","status":"True","type":"Accepted"}]}"#
+            ]],
         );
         let wanted = json!({ "conditions": [condition("Accepted", "False", 4)] });
         check(
             ObjectKind::Gateway,
             &wanted,
             &said,
-            expect![[r#"{"conditions":[{"lastTransitionTime":"2026-07-07T07:07:07Z","observedGeneration":4,"reason":"R","status":"False","type":"Accepted"}]}"#]],
+            expect![[
+                r#"{"conditions":[{"lastTransitionTime":"2026-07-07T07:07:07Z","observedGeneration":4,"reason":"R","status":"False","type":"Accepted"}]}"#
+            ]],
         );
     }
 
     #[test]
     fn listeners_are_known_by_their_names() {
-        let listener = |name: &str, attached: u32, condition: Value| {
-            json!({ "name": name, "attachedRoutes": attached, "conditions": [condition] })
-        };
+        let listener = |name: &str, attached: u32, condition: Value| json!({ "name": name, "attachedRoutes": attached, "conditions": [condition] });
         let time = "2026-01-01T00:00:00Z";
         let said = json!({ "listeners": [
             listener("b", 0, at(time, condition("Programmed", "True", 1))),
@@ -247,7 +249,9 @@ mod tests {
             ObjectKind::Gateway,
             &fewer,
             &said,
-            expect![[r#"{"listeners":[{"attachedRoutes":1,"conditions":[{"lastTransitionTime":"2026-01-01T00:00:00Z","observedGeneration":1,"reason":"R","status":"True","type":"Programmed"}],"name":"a"}]}"#]],
+            expect![[
+                r#"{"listeners":[{"attachedRoutes":1,"conditions":[{"lastTransitionTime":"2026-01-01T00:00:00Z","observedGeneration":1,"reason":"R","status":"True","type":"Programmed"}],"name":"a"}]}"#
+            ]],
         );
     }
 
@@ -285,7 +289,8 @@ mod tests {
         let said = json!({ "conditions": [at("2026-01-01T00:00:00Z", condition("Other", "True", 1))],
             "loadBalancer": {} });
         check(ObjectKind::Service, &json!({}), &said, expect!["nothing"]);
-        let said = json!({ "loadBalancer": { "ingress": [{ "ip": "192.0.2.1", "ipMode": "Proxy" }] } });
+        let said =
+            json!({ "loadBalancer": { "ingress": [{ "ip": "192.0.2.1", "ipMode": "Proxy" }] } });
         check(ObjectKind::Service, &said.clone(), &said, expect!["nothing"]);
         check(ObjectKind::Service, &json!({}), &said, expect!["nothing"]);
         let none = json!({ "loadBalancer": { "ingress": [] } });

@@ -267,8 +267,9 @@ impl Writer {
             };
             let Some(status) = merge::status(object.kind, wanted, says, now) else { continue };
             let before = self.written.get(object);
-            if before.is_some_and(|(written, then)| without_times(written) == without_times(&status) && then == says)
-            {
+            if before.is_some_and(|(written, then)| {
+                without_times(written) == without_times(&status) && then == says
+            }) {
                 continue;
             }
             let version = merge::is_route(object.kind).then(|| entry.version());

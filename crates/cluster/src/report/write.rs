@@ -291,6 +291,8 @@ pub(super) async fn announce(
     api.patch(&name, &parameters, &Patch::Merge(patch)).await.map(|_| ())
 }
 
-pub(super) async fn within<T>(write: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Trouble> {
+pub(super) async fn within<T>(
+    write: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, Trouble> {
     timeout(WITHIN, write).await.map_err(|_| Trouble::Silent(WITHIN))?.map_err(Trouble::from)
 }

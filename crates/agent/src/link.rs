@@ -1,0 +1,213 @@
+//! The link to one gateway: dialled for ever, told what to publish, and its visitors answered.
+
+mod dial;
+mod session;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use api::edge_gateway::EdgeGatewaySettings;
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tunnel::session::AgentSession;
+use tunnel::trust::AgentTrust;
+use tunnel_proto::backoff::Backoff;
+
+use crate::board::Board;
+use crate::flow::Flows;
+use crate::metrics::{GatewayLabel, LinkLabel, Metrics};
+use crate::publication::Published;
+use session::Running;
+
+/// What the links of all gateways share.
+pub(crate) struct Shared {
+    /// The agent's name.
+    pub(crate) agent: String,
+    /// Its node.
+    pub(crate) node: Option<String>,
+    /// Its certificate, once there is one.
+    pub(crate) trust: watch::Receiver<Result<Arc<AgentTrust>, String>>,
+    /// What is published.
+    pub(crate) published: watch::Receiver<Arc<Published>>,
+    /// Answers visitors.
+    pub(crate) flows: Arc<Flows>,
+    /// Where links tell what they see.
+    pub(crate) board: Arc<Board>,
+    /// The counters.
+    pub(crate) metrics: Arc<Metrics>,
+    /// Orders the sessions of this agent.
+    pub(crate) epochs: Epochs,
+    /// Reads Secrets; `None` with manifests.
+    pub(crate) client: Option<kube::Client>,
+    /// Whether the agent is going away.
+    pub(crate) draining: watch::Receiver<bool>,
+}
+
+/// Numbers that grow with each session of an agent, also over restarts.
+#[derive(Debug, Default)]
+pub(crate) struct Epochs(AtomicU64);
+
+impl Epochs {
+    /// The next number: milliseconds since 1970, or one more than the last.
+    pub(crate) fn next(&self) -> u64 {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        let next = |last: u64| Some(now.max(last.saturating_add(1)));
+        let last = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
+        now.max(last.unwrap_or_default().saturating_add(1))
+    }
+}
+
+/// Keeps the link until this is dropped.
+pub(crate) async fn keep(
+    gateway: String,
+    mut settings: watch::Receiver<Arc<EdgeGatewaySettings>>,
+    shared: Arc<Shared>,
+) {
+    let mut backoff = Backoff::new();
+    let mut trust = shared.trust.clone();
+    loop {
+        let now = Arc::clone(&settings.borrow_and_update());
+        let begun = Instant::now();
+        let why = tokio::select! {
+            dialled = dial(&gateway, &now, &mut trust, &shared) => match dialled {
+                Ok(session) => serve(&gateway, session, &mut settings, &now, &shared).await,
+                Err(why) => Over::Lost(why),
+            },
+            // Dialled anew, as the object says now.
+            changed = differs(&mut settings, &now) => if changed { continue } else { return },
+        };
+        match why {
+            Over::Lost(why) => {
+                shared.metrics.reconnects.get_or_create(&label(&gateway)).inc();
+                tracing::warn!(gateway, why, "no link");
+                shared.board.lost(&gateway, &why);
+                let wait = backoff.wait(begun.elapsed(), rand::random());
+                tokio::select! {
+                    () = sleep(wait) => {}
+                    changed = differs(&mut settings, &now) => if !changed { return },
+                }
+            }
+            // The next program of the gateway listens already, or there is another way to it.
+            Over::Replaced => backoff = Backoff::new(),
+            Over::Draining => return,
+        }
+    }
+}
+
+/// Why a session is no longer the link.
+enum Over {
+    /// There is none, or it ended.
+    Lost(String),
+    /// It goes on with what it has, and another one is wanted.
+    Replaced,
+    /// The agent is going away.
+    Draining,
+}
+
+async fn dial(
+    gateway: &str,
+    settings: &EdgeGatewaySettings,
+    trust: &mut watch::Receiver<Result<Arc<AgentTrust>, String>>,
+    shared: &Shared,
+) -> Result<AgentSession, String> {
+    let held = trust.borrow_and_update().clone();
+    let held = match held {
+        Ok(held) => held,
+        Err(why) => {
+            // Noted as it is, and dialled the moment that there is a certificate.
+            shared.board.lost(gateway, &why);
+            match trust.wait_for(Result::is_ok).await {
+                Ok(held) => held.clone()?,
+                Err(_) => return Err("the agent ends".to_owned()),
+            }
+        }
+    };
+    dial::dial(gateway, settings, &held, shared).await
+}
+
+/// Serves a session until it ends or another one is wanted.
+async fn serve(
+    gateway: &str,
+    session: AgentSession,
+    settings: &mut watch::Receiver<Arc<EdgeGatewaySettings>>,
+    now: &EdgeGatewaySettings,
+    shared: &Arc<Shared>,
+) -> Over {
+    let carrier = session.carrier.to_string();
+    let up = LinkLabel { gateway: gateway.to_owned(), carrier: carrier.clone() };
+    tracing::info!(gateway, carrier, address = %session.address, "linked");
+    shared.board.connected(
+        gateway,
+        session.carrier,
+        &session.address.to_string(),
+        &session.welcome.program,
+    );
+    shared.metrics.link_up.get_or_create(&up).set(1);
+    let running = Running::start(gateway, session, shared);
+    let over = tokio::select! {
+        ended = running.ended() => Over::Lost(ended.to_string()),
+        () = running.gateway_drains() => {
+            tracing::info!(gateway, "the gateway is going away, dialling its successor");
+            Over::Replaced
+        }
+        changed = differs(settings, now) => {
+            running.drain();
+            if changed { Over::Replaced } else { Over::Draining }
+        }
+        () = until_draining(shared) => {
+            running.drain();
+            // Visitors who are here stay until they leave, or patience ends.
+            running.ended().await;
+            Over::Draining
+        }
+    };
+    shared.metrics.link_up.get_or_create(&up).set(0);
+    if matches!(over, Over::Replaced) {
+        running.leave();
+    }
+    over
+}
+
+/// Completes when the way to the gateway differs from `now`; `false` when it is not declared any
+/// more.
+async fn differs(
+    settings: &mut watch::Receiver<Arc<EdgeGatewaySettings>>,
+    now: &EdgeGatewaySettings,
+) -> bool {
+    let other = |it: &Arc<EdgeGatewaySettings>| {
+        (&it.endpoints, &it.carrier, &it.adoption) != (&now.endpoints, &now.carrier, &now.adoption)
+    };
+    settings.wait_for(other).await.is_ok()
+}
+
+async fn until_draining(shared: &Shared) {
+    session::until_true(shared.draining.clone()).await;
+}
+
+fn label(gateway: &str) -> GatewayLabel {
+    GatewayLabel { gateway: gateway.to_owned() }
+}
+
+/// How long an old session goes on beside the new one.
+const LEAVING: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn epochs_grow_whatever_the_clock_does() {
+        let epochs = Epochs::default();
+        let mut last = 0;
+        for _ in 0..1000 {
+            let next = epochs.next();
+            assert!(next > last, "{next} after {last}");
+            last = next;
+        }
+        // A clock that was set back does not lead back.
+        let epochs = Epochs(AtomicU64::new(u64::MAX - 2));
+        assert_eq!(epochs.next(), u64::MAX - 1);
+    }
+}
