@@ -42,7 +42,7 @@ pub(crate) async fn open(settings: &HostSettings, keys: &Keys) -> Result<Opened,
 }
 
 fn open_local() -> Opened {
-    let executor = Local::new();
+    let executor = Local::new().keep_ready();
     let disturbances = match LocalChanges::watch(executor.own_processes()) {
         Ok(changes) => stream::unfold(changes, next_change).boxed(),
         Err(error) => {

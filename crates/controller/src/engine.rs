@@ -28,8 +28,13 @@ use crate::status::{Snapshot, SourceState};
 /// microseconds and a host task that is busy takes up only the latest wish.
 const PLAN_INTERVAL: Duration = Duration::from_millis(5);
 
-/// The least time between two accounts of what happened.
-const TELL_INTERVAL: Duration = Duration::from_millis(250);
+/// The least time between two accounts of what happened, for the pages.
+const ACCOUNT_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The least time between two reports to objects, and how long the first waits. A report costs
+/// milliseconds in a large cluster, and those belong to the change that it would report.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+const REPORT_DELAY: Duration = Duration::from_millis(50);
 
 /// How long a graceful stop waits for what is still to be written.
 const LAST_WORDS: Duration = Duration::from_secs(3);
@@ -66,6 +71,7 @@ pub(crate) struct Engine {
     changed: Option<Instant>,
     plans: Pace,
     accounts: Pace,
+    reports: Pace,
     told: mpsc::Sender<(String, Told)>,
     inbox: mpsc::Receiver<(String, Told)>,
 }
@@ -74,10 +80,11 @@ impl Engine {
     /// An engine that knows nothing yet.
     pub(crate) fn new(start: Start) -> Self {
         let (told, inbox) = mpsc::channel(64);
-        let (plans, accounts) = (Pace::new(PLAN_INTERVAL), Pace::new(TELL_INTERVAL));
+        let (plans, accounts) = (Pace::new(PLAN_INTERVAL), Pace::new(ACCOUNT_INTERVAL));
+        let reports = Pace::delayed(REPORT_DELAY, REPORT_INTERVAL);
         let (view, health, drivers) = (ClusterView::default(), Health::default(), BTreeMap::new());
         let (leads, changed) = (start.leading.now(), None);
-        Self { start, view, health, drivers, leads, changed, plans, accounts, told, inbox }
+        Self { start, view, health, drivers, leads, changed, plans, accounts, reports, told, inbox }
     }
 
     /// Runs until `shutdown` completes, then lets the reporter finish. Rules stay.
@@ -86,15 +93,17 @@ impl Engine {
             () = self.follow(&mut source) => {}
             () = shutdown => tracing::info!("stopping; the rules stay"),
         }
+        self.report();
         self.start.reporter.finish(LAST_WORDS).await;
     }
 
     async fn follow(&mut self, source: &mut Source) {
         self.health = source.health.borrow_and_update().clone();
-        self.accounts.request();
+        self.tell();
         loop {
             let plan_due = self.plans.due(Instant::now());
             let account_due = self.accounts.due(Instant::now());
+            let report_due = self.reports.due(Instant::now());
             tokio::select! {
                 biased;
                 change = source.changes.recv() => {
@@ -108,16 +117,17 @@ impl Engine {
                 () = until(plan_due) => self.plan(),
                 Ok(()) = source.health.changed() => {
                     self.health = source.health.borrow_and_update().clone();
-                    self.plans.request();
-                    self.accounts.request();
+                    self.plans.request(Instant::now());
+                    self.tell();
                 }
                 now = self.start.leading.changed(self.leads) => {
                     self.leads = now;
                     tracing::info!(leader = now, "leadership changed");
-                    self.plans.request();
-                    self.accounts.request();
+                    self.plans.request(Instant::now());
+                    self.tell();
                 }
                 () = until(account_due) => self.account(),
+                () = until(report_due) => self.report(),
             }
         }
     }
@@ -129,8 +139,8 @@ impl Engine {
         if self.view.change(change) {
             self.changed.get_or_insert_with(Instant::now);
             self.start.metrics.last_change.set(seconds_since_1970());
-            self.plans.request();
-            self.accounts.request();
+            self.plans.request(Instant::now());
+            self.tell();
         }
     }
 
@@ -147,8 +157,8 @@ impl Engine {
     }
 
     fn hear(&mut self, host: &str, told: Told) {
+        self.tell();
         let Some(driver) = self.drivers.get_mut(host) else { return };
-        self.accounts.request();
         let metrics = &self.start.metrics;
         let label = HostLabel { host: host.to_owned() };
         match told {
@@ -157,7 +167,7 @@ impl Engine {
                     facts.addresses.values().flatten().map(|it| it.addr()).collect();
                 if driver.facts.as_ref() != Some(&facts) {
                     driver.facts = Some(facts);
-                    self.plans.request();
+                    self.plans.request(Instant::now());
                 }
             }
             Told::Applied(applied) => {
@@ -193,8 +203,8 @@ impl Engine {
     /// Brings every plan up to date and hands out what changed.
     fn plan(&mut self) {
         let started = Instant::now();
-        self.plans.planned(started);
-        self.accounts.request();
+        self.plans.done(started);
+        self.tell();
         if !self.view.is_complete() {
             return;
         }
@@ -245,9 +255,25 @@ impl Engine {
         }
     }
 
-    /// Tells pages and reporter what is the case.
+    /// There is something new to tell.
+    fn tell(&mut self) {
+        let now = Instant::now();
+        self.accounts.request(now);
+        self.reports.request(now);
+    }
+
+    /// Tells objects what is the case.
+    fn report(&mut self) {
+        self.reports.done(Instant::now());
+        if self.view.is_complete() {
+            let report = report(&self.view, &self.drivers, &self.findings(), self.leads);
+            self.start.reporter.publish(report);
+        }
+    }
+
+    /// Tells pages what is the case.
     fn account(&mut self) {
-        self.accounts.planned(Instant::now());
+        self.accounts.done(Instant::now());
         let findings = self.findings();
         let leader = self.leads;
         self.start.metrics.findings.set(as_gauge(findings.len()));
@@ -264,9 +290,6 @@ impl Engine {
             problems: self.health.problems.iter().map(ToString::to_string).collect(),
         };
         self.start.snapshot.send_replace(Arc::new(snapshot));
-        if self.view.is_complete() {
-            self.start.reporter.publish(report(&self.view, &self.drivers, &findings, leader));
-        }
     }
 
     fn findings(&self) -> BTreeSet<Finding> {

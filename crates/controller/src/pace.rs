@@ -5,34 +5,42 @@
 
 use std::time::{Duration, Instant};
 
-/// Spaces out plans; knows no clock.
+/// Spaces out work; asks no clock.
 #[derive(Debug)]
 pub(crate) struct Pace {
     interval: Duration,
-    pending: bool,
+    delay: Duration,
+    requested: Option<Instant>,
     last: Option<Instant>,
 }
 
 impl Pace {
-    /// Plans are at least `interval` apart.
+    /// At once, but at least `interval` apart.
     pub(crate) fn new(interval: Duration) -> Self {
-        Self { interval, pending: false, last: None }
+        Self::delayed(Duration::ZERO, interval)
+    }
+
+    /// At least `interval` apart, and `delay` after the first request: what is in no hurry leaves
+    /// that time to what is.
+    pub(crate) fn delayed(delay: Duration, interval: Duration) -> Self {
+        Self { interval, delay, requested: None, last: None }
     }
 
     /// Something changed.
-    pub(crate) fn request(&mut self) {
-        self.pending = true;
+    pub(crate) fn request(&mut self, now: Instant) {
+        self.requested.get_or_insert(now);
     }
 
-    /// Returns when the next plan is due, if one is: at `now` or later.
+    /// Returns when the next turn is due, if one is: at `now` or later.
     pub(crate) fn due(&self, now: Instant) -> Option<Instant> {
+        let requested = self.requested? + self.delay;
         let earliest = self.last.map_or(now, |last| last + self.interval);
-        self.pending.then(|| earliest.max(now))
+        Some(earliest.max(requested).max(now))
     }
 
-    /// A plan covers everything requested so far.
-    pub(crate) fn planned(&mut self, now: Instant) {
-        self.pending = false;
+    /// A turn covers everything requested so far.
+    pub(crate) fn done(&mut self, now: Instant) {
+        self.requested = None;
         self.last = Some(now);
     }
 }
@@ -48,7 +56,7 @@ mod tests {
         let start = Instant::now();
         let mut pace = Pace::new(INTERVAL);
         assert_eq!(pace.due(start), None);
-        pace.request();
+        pace.request(start);
         assert_eq!(pace.due(start), Some(start));
     }
 
@@ -56,13 +64,27 @@ mod tests {
     fn a_burst_is_planned_once_an_interval_and_no_change_waits_longer() {
         let start = Instant::now();
         let mut pace = Pace::new(INTERVAL);
-        pace.request();
-        pace.planned(start);
+        pace.request(start);
+        pace.done(start);
         for millis in [1, 10, 49] {
-            pace.request();
+            pace.request(start + Duration::from_millis(millis));
             assert_eq!(pace.due(start + Duration::from_millis(millis)), Some(start + INTERVAL));
         }
-        pace.planned(start + INTERVAL);
+        pace.done(start + INTERVAL);
         assert_eq!(pace.due(start + INTERVAL), None, "one plan covers the whole burst");
+    }
+
+    #[test]
+    fn what_is_in_no_hurry_waits_after_the_first_request() {
+        let start = Instant::now();
+        let mut pace = Pace::delayed(Duration::from_millis(10), INTERVAL);
+        let after = |millis| start + Duration::from_millis(millis);
+        pace.request(start);
+        pace.request(after(9));
+        assert_eq!(pace.due(after(9)), Some(after(10)), "others do not put it off");
+        assert_eq!(pace.due(after(12)), Some(after(12)));
+        pace.done(after(12));
+        pace.request(after(13));
+        assert_eq!(pace.due(after(13)), Some(after(62)));
     }
 }

@@ -66,6 +66,7 @@ pub struct Local {
     path: String,
     own: OwnProcesses,
     answers: Answers,
+    standby: Standby,
 }
 
 impl Default for Local {
@@ -76,6 +77,7 @@ impl Default for Local {
             path: SYSTEM_PATH.to_owned(),
             own: OwnProcesses::default(),
             answers: Answers::default(),
+            standby: Standby::default(),
         }
     }
 }
@@ -105,6 +107,16 @@ impl Local {
     #[must_use]
     pub fn path(mut self, path: impl Into<String>) -> Self {
         self.path = path.into();
+        self
+    }
+
+    /// Starts the `nft` of the next transaction before there is one, once a first has succeeded.
+    ///
+    /// It asks the kernel nothing before it has read its input to the end, so that it may wait as
+    /// long as it takes. One process waits for all clones; it ends with the last of them.
+    #[must_use]
+    pub fn keep_ready(mut self) -> Self {
+        self.standby = Standby(Some(Arc::default()));
         self
     }
 
@@ -145,7 +157,40 @@ impl Local {
             ExecuteError::cannot_start(THIS_MACHINE, command.program, &source.to_string())
         };
 
-        let listening = is_transaction(command).then(|| self.answers.listen()).flatten();
+        if !is_transaction(command) {
+            let child = self.spawn(command).map_err(cannot_start)?;
+            return end(child, command.clone(), self.limits).await;
+        }
+        let listening = self.answers.listen();
+        let child = match self.standby.take() {
+            Some(child) => child,
+            None => self.spawn(command).map_err(cannot_start)?,
+        };
+        let process = child.id();
+        // One that stood by was started long ago.
+        self.own.remember(process);
+        let mut ending = Box::pin(end(child, command.clone(), self.limits));
+        let taken = async {
+            match listening.as_ref().zip(process) {
+                Some((listening, process)) => listening.transaction_of(process).await,
+                None => std::future::pending().await,
+            }
+        };
+        let output = tokio::select! {
+            output = &mut ending => output?,
+            () = taken => {
+                // It has nothing more to say, and is given the time to end by itself.
+                tokio::spawn(tokio::time::timeout(self.deadline, ending));
+                Output { status: Some(0), ..Output::default() }
+            }
+        };
+        if output.succeeded() {
+            self.standby.fill(|| self.spawn(command).ok());
+        }
+        Ok(output)
+    }
+
+    fn spawn(&self, command: &Command) -> io::Result<Child> {
         let child = tokio::process::Command::new(self.find(command.program.name()))
             .args(&command.args)
             .env_clear()
@@ -158,28 +203,17 @@ impl Local {
             // An interrupt typed at our terminal is for us alone.
             .process_group(0)
             .kill_on_drop(true)
-            .spawn()
-            .map_err(cannot_start)?;
-        let process = child.id();
-        self.own.remember(process);
-        let ending = end(child, command.clone(), self.limits);
-        let Some((listening, process)) = listening.zip(process) else { return ending.await };
-        let mut ending = Box::pin(ending);
-        tokio::select! {
-            output = &mut ending => output,
-            () = listening.transaction_of(process) => {
-                // It has nothing more to say, and is given the time to end by itself.
-                tokio::spawn(tokio::time::timeout(self.deadline, ending));
-                Ok(Output { status: Some(0), ..Output::default() })
-            }
-        }
+            .spawn()?;
+        self.own.remember(child.id());
+        Ok(child)
     }
 }
 
 /// Whether the command is one transaction of the kernel and nothing else, so that it has succeeded
-/// when the kernel has taken a transaction of its process.
+/// when the kernel has taken a transaction of its process. All such commands differ in their input
+/// alone.
 pub(crate) fn is_transaction(command: &Command) -> bool {
-    command.program == Program::Nft && command.args == ["-f", "-"]
+    command.program == Program::Nft && command.args == ["-f", "-"] && !command.stdin.is_empty()
 }
 
 /// Writes the input and waits for the end.
@@ -213,6 +247,27 @@ async fn end(mut child: Child, command: Command, limits: Limits) -> Result<Outpu
 impl Executor for Local {
     fn run<'a>(&'a mut self, command: &'a Command) -> BoxFuture<'a, Result<Output, ExecuteError>> {
         Box::pin(self.run_within(command, self.deadline))
+    }
+}
+
+/// The program of the next transaction, where it is wanted.
+#[derive(Clone, Debug, Default)]
+struct Standby(Option<Arc<Mutex<Option<Child>>>>);
+
+impl Standby {
+    /// Takes the one that waits; none that has ended.
+    fn take(&self) -> Option<Child> {
+        let mut child = self.0.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        matches!(child.try_wait(), Ok(None)).then_some(child)
+    }
+
+    fn fill(&self, start: impl FnOnce() -> Option<Child>) {
+        if let Some(standby) = &self.0 {
+            let mut waiting = standby.lock().unwrap_or_else(PoisonError::into_inner);
+            if waiting.is_none() {
+                *waiting = start();
+            }
+        }
     }
 }
 

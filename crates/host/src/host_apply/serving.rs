@@ -38,6 +38,8 @@ pub async fn serve(
     check: impl Fn(&Command) -> Result<(), String>,
 ) -> Result<(), ServeError> {
     let directory = Directory::open(host_apply)?;
+    let host_apply =
+        &HostApply { local: host_apply.local.clone().keep_ready(), ..host_apply.clone() };
     let writer = Writer(Mutex::new(writer));
     let (requests, waiting) = mpsc::channel(WAITING);
     let serving = Serving { host_apply, directory, writer: &writer, check };

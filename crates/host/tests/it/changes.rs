@@ -7,6 +7,7 @@ use command::{Command, Program};
 use host::{ChangedBy, Executor, Local, LocalChange, LocalChanges};
 use testkit::{Lab, Machine};
 
+use super::local::wait_until;
 use super::site::{add_chain, delete_chain, nft};
 
 #[test]
@@ -47,6 +48,16 @@ fn our_own_changes_are_not_told() {
 fn a_transaction_is_over_when_the_kernel_has_taken_it() {
     inside("taken", async |machine| {
         let mut local = Local::new();
+        let mut ready = Local::new().keep_ready();
+        for command in [add_chain("ours"), delete_chain("ours")].iter().cycle().take(20) {
+            let output = ready.run(command).await.expect("it runs");
+            assert!(output.succeeded(), "{output:?}");
+            assert!(runs("nft"), "the next one is ready");
+        }
+        let refused = ready.run(&delete_chain("none")).await.expect("it runs");
+        assert!(refused.stderr.contains("No such file or directory"), "{refused:?}");
+        drop(ready);
+        wait_until(|| !runs("nft"), "nothing is left behind").await;
         let mut ended_later = 0;
         for _ in 0..20 {
             for (command, listed) in [(add_chain("ours"), true), (delete_chain("ours"), false)] {
