@@ -2,6 +2,7 @@
 
 use clap::{Parser, ValueEnum};
 
+use crate::agent_run::AgentArguments;
 use crate::cleanup::CleanupArguments;
 use crate::completion::CompletionArguments;
 use crate::controller_command::ControllerArguments;
@@ -72,6 +73,8 @@ pub(crate) enum Subcommand {
     Migrate(MigrateArguments),
     /// Take Epok's options, environment and subcommands, and do its work
     Epok(EpokOptions),
+    /// Publish Services on public gateways: dial them, and answer their visitors
+    Agent(AgentArguments),
     /// Declare public gateways for the cluster, and be one
     Gateway(GatewayArguments),
     /// Apply rules for a controller elsewhere; started by sshd as a forced command

@@ -3,6 +3,7 @@
 //! Called by the name `epok` or `epok-clean`, for example through a symbolic link, it takes that
 //! program's options.
 
+mod agent_run;
 mod arguments;
 mod cleanup;
 mod completion;
@@ -69,6 +70,7 @@ fn parse<T: Parser>(arguments: &[OsString], go_on: impl FnOnce(T) -> Result) -> 
 fn portcullis(arguments: Arguments) -> Result {
     let output = arguments.output;
     match arguments.subcommand {
+        Subcommand::Agent(it) => block_on(agent_run::run(&it, output)),
         Subcommand::Controller(it) => block_on(controller_command::run(&it)),
         Subcommand::Plan(it) => block_on(plan::plan(&it, output)),
         Subcommand::Render(it) => block_on(plan::render(&it, output)),
