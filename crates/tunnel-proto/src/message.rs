@@ -440,7 +440,7 @@ pub struct QuotaReport {
 /// A certificate for the gateway.
 #[derive(Clone, Debug, Decode, Encode, Eq, PartialEq)]
 pub struct Certificate {
-    /// X.509, DER.
+    /// X.509, DER; empty when the present one stays and only the authorities change.
     #[cbor(n(0), with = "minicbor::bytes")]
     pub certificate: Vec<u8>,
     /// Every authority to trust from now on, X.509, DER: one, or two while one replaces the other.

@@ -52,3 +52,16 @@ pub mod alpn {
 
 /// How long a certificate of an agent or a gateway lives. It is renewed after two thirds.
 pub const LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// What the cluster's authorities are kept as: a file in a directory, or a key of the Secret
+/// [`AUTHORITY_SECRET`] in the namespace [`NAMESPACE`].
+pub const AUTHORITY_FILE: &str = "authority.pem";
+
+/// The Secret with the cluster's authorities.
+pub const AUTHORITY_SECRET: &str = "portcullis-ca";
+
+/// The namespace of Secrets that belong to the program and not to a user's Service.
+pub const NAMESPACE: &str = "portcullis-system";
+
+#[cfg(test)]
+mod tests;

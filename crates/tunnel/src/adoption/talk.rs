@@ -2,15 +2,14 @@
 
 use std::time::SystemTime;
 
-use rustls::pki_types::CertificateDer;
 use tokio_rustls::TlsConnector;
-use tunnel_proto::message::{Certificate, ToAgent, ToGateway};
+use tunnel_proto::message::{ToAgent, ToGateway};
 
 use super::decide::{AgentSide, AgentStep, GatewaySide, GatewayStep};
 use super::{AdoptionError, EXPORTER_LABEL, PATIENCE};
 use crate::dialler::{Endpoint, connect, resolve};
 use crate::session::{Adoption, Channel, Control, Ended, Status};
-use crate::trust::{AgentTrust, GatewayTrust, Identity, Issued, OneTimeSecret, system_clock};
+use crate::trust::{AgentTrust, GatewayTrust, Identity, OneTimeSecret, system_clock};
 
 /// Dials a gateway that may be adopted.
 ///
@@ -77,10 +76,10 @@ async fn try_adopt(
             AgentStep::Sign(request) => break request,
         }
     };
-    let issued = trust.signer().sign(request, adoption.peer, trust.lifetime()).await;
-    let issued = issued.map_err(AdoptionError::Trust)?;
+    let certificate = trust.certify(&adoption.peer, request).await;
+    let certificate = certificate.map_err(AdoptionError::Trust)?;
     adoption.control.send(side.reveal()?).map_err(AdoptionError::Ended)?;
-    let certificate = ToGateway::Certificate(message(&issued));
+    let certificate = ToGateway::Certificate(certificate);
     adoption.control.send(certificate).map_err(AdoptionError::Ended)?;
     // It says so once everything is on its disk.
     match next(&mut adoption.control).await? {
@@ -155,13 +154,4 @@ where
     In: crate::session::Message,
 {
     control.status().ended().unwrap_or(Ended::There)
-}
-
-/// A certificate as agents send it.
-pub(crate) fn message(issued: &Issued) -> Certificate {
-    let bytes = |it: &CertificateDer<'_>| it.to_vec().into();
-    Certificate {
-        certificate: issued.certificate.to_vec(),
-        authorities: issued.authorities.iter().map(bytes).collect(),
-    }
 }

@@ -9,6 +9,8 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, ConfigBuilder, WantsVerifier};
 
+use tunnel_proto::message::Certificate;
+
 use super::credentials::{Credentials, Requested};
 use super::verify::{ExpectedGateway, UnprovenGateway, verify};
 use super::{Identity, LIFETIME, Lifespan, Role, Signer, TrustError, alpn, provider, system_clock};
@@ -127,6 +129,32 @@ impl AgentTrust {
         Ok(self.authorities() != before)
     }
 
+    /// Answers a gateway that wants a certificate: for its own key, under the name that it has
+    /// proved to have.
+    ///
+    /// # Errors
+    ///
+    /// When the request is unusable or the signer does not sign.
+    pub async fn certify(
+        &self,
+        gateway: &Identity,
+        request: Vec<u8>,
+    ) -> Result<Certificate, TrustError> {
+        if gateway.role() != Role::Gateway {
+            let expected = "a gateway".to_owned();
+            return Err(TrustError::WrongIdentity { expected, found: gateway.clone() });
+        }
+        let issued = self.signer.sign(request, gateway.clone(), self.lifetime).await?;
+        Ok(given(&issued.certificate, &issued.authorities))
+    }
+
+    /// Tells a gateway of the authorities to trust from now on, while its certificate stays: for
+    /// every gateway, after [`AgentTrust::refresh`] has said that they have changed.
+    #[must_use]
+    pub fn announcement(&self) -> Certificate {
+        given(&[], &self.authorities())
+    }
+
     /// What handshakes with this gateway of the cluster need, with whatever certificate the agent
     /// has at the time.
     ///
@@ -141,7 +169,7 @@ impl AgentTrust {
         Ok(Arc::new(GatewayHandshakes { trust: Arc::clone(self), gateway }))
     }
 
-    fn config(&self, gateway: &Identity) -> Arc<ClientConfig> {
+    pub(super) fn config(&self, gateway: &Identity) -> Arc<ClientConfig> {
         if let Some(config) = self.read().configs.get(gateway.name()) {
             return Arc::clone(config);
         }
@@ -208,6 +236,11 @@ impl ClientHandshakes for GatewayHandshakes {
         let found = found.inspect_err(|error| tracing::info!(%error, "a gateway is refused"));
         found.ok().filter(|it| *it == self.gateway)
     }
+}
+
+fn given(certificate: &[u8], authorities: &[CertificateDer<'_>]) -> Certificate {
+    let authorities = authorities.iter().map(|it| it.to_vec().into()).collect();
+    Certificate { certificate: certificate.to_vec(), authorities }
 }
 
 fn only_tls13() -> ConfigBuilder<ClientConfig, WantsVerifier> {

@@ -221,7 +221,7 @@ impl GatewayTrust {
     }
 
     /// Takes a certificate and the authorities to trust from an agent of this cluster: the answer
-    /// to a request, or the present certificate with new authorities. It is on disk when this
+    /// to a request, or new authorities alone, and the present certificate stays. It is on disk when this
     /// returns, and every new connection shows it.
     ///
     /// # Errors
@@ -328,7 +328,11 @@ impl Member {
         let cluster = self.identity.cluster();
         let certificate = CertificateDer::from(given.certificate.clone());
         let credentials = match (&self.requested, &self.credentials) {
-            (_, Some(present)) if present.certificate == certificate => present.clone(),
+            (_, Some(present))
+                if given.certificate.is_empty() || present.certificate == certificate =>
+            {
+                present.clone()
+            }
             (Some(it), _) if it.answers(&certificate) => Credentials::new(&it.key, certificate)?,
             _ => return Err(TrustError::NotWanted),
         };
