@@ -1,10 +1,11 @@
 //! What every gateway shall listen on, and who answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use tunnel_proto::message::{Protocol, PublishedPort};
+use tunnel_proto::message::{Protocol, PublishedPort, Route};
 
+use super::attachment::Attachments;
 use crate::finding::Finding;
 
 /// What every gateway shall listen on, who answers, and what users got wrong.
@@ -26,12 +27,20 @@ impl Publication {
     /// who has nothing for it. It is never among [`backends`](Self::backends), so that no agent
     /// serves it.
     pub const NOBODY: &'static str = "nobody";
-}
 
-/// What became of each object, as far as the objects decide. Read by
-/// [`statuses`](super::statuses).
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Attachments {}
+    /// Drops backends that no port leads to: agents need not look after them.
+    pub(super) fn keep_only_led_to(&mut self) {
+        let ports = self.gateways.values().flatten();
+        let led: BTreeSet<&str> = ports
+            .flat_map(|it| match &it.route {
+                Route::Backend(key) => vec![key.as_str()],
+                Route::ServerName(names) => names.iter().map(|it| it.backend.as_str()).collect(),
+                Route::Nowhere => Vec::new(),
+            })
+            .collect();
+        self.backends.retain(|key, _| led.contains(key.as_str()));
+    }
+}
 
 /// Who answers the flows of one key.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -1,5 +1,10 @@
 //! What to write into the statuses of objects.
 
+mod edge;
+mod gateway_api;
+mod live;
+mod service;
+
 use std::collections::BTreeMap;
 
 use api::edge_gateway::EdgeGatewayStatus;
@@ -11,6 +16,8 @@ use k8s_openapi::jiff::Timestamp;
 use tunnel_proto::message::Report;
 
 use super::publication::Publication;
+use super::verdict::Verdict;
+use live::Live;
 
 /// What is known of one gateway, by its name.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -121,13 +128,56 @@ pub fn keep_times(conditions: &mut [Condition], there: &[Condition], now: Timest
     }
 }
 
-/// What the statuses of all objects shall say; in the order of the objects.
+/// What the statuses of all objects shall say; in the order of the kinds, then of the objects.
 ///
 /// `observed` is what is known of gateways, by name; one that is missing counts as not connected.
 #[must_use]
 pub fn statuses(
-    _publication: &Publication,
-    _observed: &BTreeMap<String, GatewayObserved>,
+    publication: &Publication,
+    observed: &BTreeMap<String, GatewayObserved>,
 ) -> Vec<StatusPatch> {
-    Vec::new()
+    let attachments = &publication.attachments;
+    let live = Live::new(attachments, observed);
+    let mut patches = Vec::new();
+    for it in &attachments.services {
+        patches.push(service::patch(it, &live));
+    }
+    for it in &attachments.classes {
+        patches.push(gateway_api::class(it, attachments));
+    }
+    for it in &attachments.gateways {
+        patches.push(gateway_api::gateway(it, &live));
+    }
+    for it in &attachments.sets {
+        patches.push(gateway_api::listener_set(it, &live));
+    }
+    for it in &attachments.routes {
+        patches.push(gateway_api::route(it));
+    }
+    for (name, it) in &attachments.edges {
+        let ports = publication.gateways.get(name).map_or(&[][..], |it| it.as_slice());
+        patches.push(edge::patch(name, it, ports, observed.get(name)));
+    }
+    patches
+}
+
+/// A condition without its time.
+fn condition(type_: &str, generation: Option<i64>, verdict: &Verdict) -> Condition {
+    Condition {
+        type_: type_.to_owned(),
+        status: if verdict.is_true { "True" } else { "False" }.to_owned(),
+        reason: verdict.reason.to_owned(),
+        message: shortened(&verdict.message),
+        observed_generation: generation,
+        last_transition_time: Time(Timestamp::UNIX_EPOCH),
+    }
+}
+
+/// The API server refuses messages of more than 32768 characters; nobody reads half as much.
+fn shortened(message: &str) -> String {
+    const LONGEST: usize = 2_000;
+    match message.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &message[..end]),
+        None => message.to_owned(),
+    }
 }

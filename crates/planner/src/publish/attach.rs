@@ -1,0 +1,170 @@
+//! Which routes attach to which listeners.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use api::gateway_api::{GROUP, ParentReference};
+use api::object::{ObjectKind, ObjectRef};
+use api::server_name::ServerName;
+
+use super::backend::{Resolved, resolve};
+use super::listeners::{ListenerState, Listeners};
+use super::verdict::Verdict;
+use super::view::{Key, PublishView, RouteForm};
+use crate::finding::Finding;
+
+/// Every route that names a Gateway or ListenerSet of ours, and where it is attached.
+#[derive(Debug, Default)]
+pub(super) struct Routes<'a> {
+    pub(super) all: BTreeMap<&'a ObjectRef, RouteState<'a>>,
+    /// By the index of the listener: the accepted routes, oldest first.
+    pub(super) at: BTreeMap<usize, Vec<Attached<'a>>>,
+}
+
+/// A route.
+#[derive(Debug)]
+pub(super) struct RouteState<'a> {
+    pub(super) form: &'a RouteForm,
+    pub(super) parents: Vec<ParentState<'a>>,
+    pub(super) resolved: Resolved,
+}
+
+/// What one of its parents thinks of a route.
+#[derive(Debug)]
+pub(super) struct ParentState<'a> {
+    pub(super) reference: &'a ParentReference,
+    pub(super) accepted: Verdict,
+}
+
+/// A route at a listener.
+#[derive(Clone, Debug)]
+pub(super) struct Attached<'a> {
+    pub(super) route: &'a ObjectRef,
+    /// For which names; never empty.
+    pub(super) names: BTreeSet<ServerName>,
+}
+
+impl<'a> Routes<'a> {
+    /// Attaches every route, and counts them at their listeners.
+    pub(super) fn attach(
+        view: &'a PublishView,
+        listeners: &mut Listeners<'a>,
+        findings: &mut Vec<Finding>,
+    ) -> Self {
+        let mut routes = Self::default();
+        let mut order: Vec<_> = view.routes().iter().collect();
+        order.sort_by_key(|(route, form)| {
+            (form.meta.created, &route.namespace, &route.name, route.kind)
+        });
+        for (route, form) in order {
+            let mut parents = Vec::new();
+            let mut attached: BTreeMap<usize, BTreeSet<ServerName>> = BTreeMap::new();
+            for reference in &form.parents {
+                let Some(own) = listeners_of(listeners, route, reference) else { continue };
+                let verdict = match attach(view, listeners, route, form, reference, &own) {
+                    Ok(at) => {
+                        for (listener, names) in at {
+                            attached.entry(listener).or_default().extend(names);
+                        }
+                        Verdict::yes("Accepted")
+                    }
+                    Err((reason, message)) => Verdict::no(reason, message),
+                };
+                parents.push(ParentState { reference, accepted: verdict });
+            }
+            if parents.is_empty() {
+                continue;
+            }
+            findings.extend(form.annotated.findings.iter().cloned());
+            for (listener, names) in attached {
+                listeners.all[listener].attached += 1;
+                routes.at.entry(listener).or_default().push(Attached { route, names });
+            }
+            let resolved = resolve(view, route, form);
+            routes.all.insert(route, RouteState { form, parents, resolved });
+        }
+        routes
+    }
+}
+
+/// The listeners of the parent that a route names; `None` when it is none of ours.
+fn listeners_of(
+    listeners: &Listeners<'_>,
+    route: &ObjectRef,
+    reference: &ParentReference,
+) -> Option<Vec<usize>> {
+    if reference.group.as_deref().unwrap_or(GROUP) != GROUP {
+        return None;
+    }
+    let namespace = reference.namespace.as_ref().or(route.namespace.as_ref());
+    let key: Key = (namespace.cloned().unwrap_or_default(), reference.name.clone());
+    let own = match reference.kind.as_deref().unwrap_or("Gateway") {
+        "Gateway" => listeners.gateways.get(&key)?.own.clone(),
+        "ListenerSet" => listeners.sets.get(&key)?.own.clone(),
+        _ => return None,
+    };
+    Some(own.collect())
+}
+
+/// The listeners that a route attaches to by one reference, with the names it is for there.
+fn attach(
+    view: &PublishView,
+    listeners: &Listeners<'_>,
+    route: &ObjectRef,
+    form: &RouteForm,
+    reference: &ParentReference,
+    own: &[usize],
+) -> Result<Vec<(usize, BTreeSet<ServerName>)>, (&'static str, String)> {
+    let listener = |index: &usize| &listeners.all[*index];
+    let section = reference.section_name.as_ref().filter(|it| !it.is_empty());
+    let meant = |it: &ListenerState<'_>| {
+        let port = it.form.port.map(|it| i32::from(it.get()));
+        section.is_none_or(|name| *name == it.form.name)
+            && reference.port.is_none_or(|it| Some(it) == port)
+    };
+    let meant: Vec<_> = own.iter().copied().filter(|it| meant(listener(it))).collect();
+    if meant.is_empty() {
+        let message = "the parent has no listener of this name and port, or may have none";
+        return Err(("NoMatchingParent", message.to_owned()));
+    }
+    let namespace = route.namespace.as_deref().unwrap_or_default();
+    let labels = view.labels(namespace);
+    let allows = |it: &ListenerState<'_>| {
+        let own = it.owner.namespace.as_deref().unwrap_or_default();
+        it.kinds.contains(&route.kind) && it.form.from.allows(own, namespace, labels)
+    };
+    let allowed: Vec<_> = meant.into_iter().filter(|it| allows(listener(it))).collect();
+    if allowed.is_empty() {
+        let kind = route.kind;
+        let message = format!("no listener takes a {kind} from namespace {namespace}");
+        return Err(("NotAllowedByListeners", message));
+    }
+    let names = names(route, form);
+    let matching: Vec<_> = allowed
+        .into_iter()
+        .filter_map(|index| {
+            let own = listener(&index).name();
+            let both: BTreeSet<_> = names.iter().filter_map(|it| it.intersection(own)).collect();
+            (!both.is_empty()).then_some((index, both))
+        })
+        .collect();
+    if matching.is_empty() {
+        let message = "no listener's hostname matches one of spec.hostnames";
+        return Err(("NoMatchingListenerHostname", message.to_owned()));
+    }
+    if let Some(unsupported) = &form.unsupported {
+        return Err(("UnsupportedValue", unsupported.clone()));
+    }
+    if form.annotated.wish.is_none() {
+        return Err(("UnsupportedValue", "its annotations cannot be understood".to_owned()));
+    }
+    Ok(matching)
+}
+
+/// The names that a route is for; what is no host name is for nobody.
+fn names(route: &ObjectRef, form: &RouteForm) -> Vec<ServerName> {
+    let named = matches!(route.kind, ObjectKind::TlsRoute | ObjectKind::HttpRoute);
+    if !named || form.hostnames.is_empty() {
+        return vec![ServerName::Any];
+    }
+    form.hostnames.iter().filter_map(|it| it.parse().ok()).collect()
+}
