@@ -3,6 +3,7 @@
 
 mod authorized_keys;
 mod epok_permissions;
+pub(crate) mod gateway;
 mod manifests;
 mod sudoers;
 mod systemd;
@@ -39,6 +40,8 @@ enum What {
     EpokPermissions(epok_permissions::EpokPermissionsArguments),
     /// A hardened systemd unit for a controller on the host itself
     Systemd(systemd::SystemdArguments),
+    /// What the machine of a public gateway starts with
+    Gateway(gateway::GatewayArguments),
     /// The sudoers lines for a host that is driven over SSH
     Sudoers(sudoers::SudoersArguments),
     /// The authorized_keys line whose key can do nothing but apply our rules
@@ -47,15 +50,16 @@ enum What {
 
 /// One printed document, and what is still to be done with it.
 #[derive(Serialize)]
-struct Document {
-    /// What it is: `manifests`, `epokPermissions`, `systemd`, `sudoers`, `authorizedKeys`.
+pub(crate) struct Document {
+    /// What it is: `manifests`, `epokPermissions`, `systemd`, `sudoers`, `authorizedKeys`,
+    /// `gatewayCloudInit` and so on.
     kind: &'static str,
     /// Where it belongs.
     place: String,
     /// Its whole text.
-    text: String,
+    pub(crate) text: String,
     /// What to do with it, one step each.
-    steps: Vec<String>,
+    pub(crate) steps: Vec<String>,
 }
 
 /// Prints the document, and on standard error what to do with it.
@@ -64,6 +68,7 @@ pub(crate) fn run(arguments: &InstallArguments, output: Output) -> Result {
         What::Manifests(it) => manifests::document(it)?,
         What::EpokPermissions(it) => epok_permissions::document(it)?,
         What::Systemd(it) => systemd::document(it)?,
+        What::Gateway(it) => gateway::document(it)?,
         What::Sudoers(it) => sudoers::document(it)?,
         What::AuthorizedKeys(it) => authorized_keys::document(it)?,
     };
