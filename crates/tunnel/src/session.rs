@@ -15,6 +15,7 @@ use crate::link::{Carrier, Incoming, Link};
 use crate::peer::Identity;
 
 pub(crate) use channel::Channel;
+pub(crate) use control::Prepared;
 pub use control::{Control, Message, Outbox, Signal, Status};
 pub use ended::Ended;
 
@@ -65,6 +66,8 @@ pub struct AgentSession {
     pub control: Control<ToGateway, ToAgent>,
     /// Flows that the gateway wants to open. Ends with the session.
     pub flows: mpsc::Receiver<Incoming>,
+    /// Where other connections of this session put theirs.
+    pub(crate) more: mpsc::WeakSender<Incoming>,
 }
 
 /// The control channel of a gateway that has no certificate yet.

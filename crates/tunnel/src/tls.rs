@@ -31,6 +31,7 @@ use tunnel_proto::frame::{Kind, TOKEN};
 use tunnel_proto::message::{ToAgent, ToGateway, Welcome};
 
 use crate::acceptor::{Arrival, Entrance};
+use crate::auto::Sided;
 use crate::dialler::{self, DialError, DiallerSettings};
 use crate::link::Carrier;
 use crate::peer::Identity;
@@ -147,15 +148,18 @@ async fn begin(
     let status = Status::new();
     connection.belongs_to(status.clone());
     let channel = Channel::over(connection);
-    let (hello, control) = entrance.greet(channel, &peer, status.clone()).await?;
+    let (hello, prepared) = entrance.greet(channel, &peer, status.clone()).await?;
+    let joined = status.clone();
     let shared = Shared::new(status);
-    let outbox = control.outbox().clone();
+    let outbox = prepared.control.outbox().clone();
     let pool = Pool::new(peer.clone(), shared, outbox, entrance.settings.spare);
     let token = rand::random();
     // Before the agent can know the token.
     entrance.expect_flows(token, WeakPool(Arc::downgrade(&pool)));
-    entrance.welcome(&control, &hello, address, token);
-    let link = Arc::new(TlsLink { pool });
+    let tls = Arc::new(TlsLink { pool });
+    let link = Arc::new(Sided::new(peer.clone(), joined, tls));
+    entrance.sides.expect(token, &link);
+    let control = entrance.welcome(prepared, &hello, address, token);
     let session = GatewaySession { peer, hello, address, link, control };
     entrance.arrive(Arrival::Session(Box::new(session))).await;
     Ok(())
@@ -241,6 +245,7 @@ async fn greet(
     };
     channel.trust();
     let (incoming, flows) = mpsc::channel(WAITING);
+    let more = incoming.downgrade();
     let spares = Arc::new(Spares {
         handshakes: Arc::clone(&settings.handshakes),
         address,
@@ -256,14 +261,13 @@ async fn greet(
     });
     spares.want(welcome.spare);
     spares.start();
-    let control = Control::start_with(channel, status, move |message| match message {
-        ToAgent::Spare(wanted) => {
-            spares.want(*wanted);
-            true
-        }
-        _ => false,
-    });
-    Ok(AgentSession { peer, welcome, carrier: Carrier::Tls, address, control, flows })
+    let control = Control::prepare(channel, status, move |message| {
+        let ToAgent::Spare(wanted) = message else { return false };
+        spares.want(*wanted);
+        true
+    })
+    .start();
+    Ok(AgentSession { peer, welcome, carrier: Carrier::Tls, address, control, flows, more })
 }
 
 fn nonsense(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {

@@ -14,13 +14,15 @@ use tunnel_proto::message::{Hello, ToAgent, ToGateway, VERSION, Welcome};
 use super::{AcceptorSettings, Arrival, HalfOpen, TurnedAway};
 use crate::peer::ServerHandshakes;
 use crate::peer::{Identity, Role};
-use crate::session::{Channel, Control, Status};
+use crate::session::{Channel, Control, Prepared, Status};
 
 /// What every carrier of an acceptor shares.
 pub(crate) struct Entrance {
     pub(crate) handshakes: Arc<dyn ServerHandshakes>,
     pub(crate) settings: AcceptorSettings,
     pub(crate) half_open: HalfOpen,
+    /// Sessions that connections of another carrier may join.
+    pub(crate) sides: crate::auto::Sides,
     arrivals: mpsc::Sender<Arrival>,
     pools: Mutex<HashMap<[u8; 16], crate::tls::WeakPool>>,
     busy: AtomicU64,
@@ -38,6 +40,7 @@ impl Entrance {
             handshakes,
             settings,
             half_open,
+            sides: crate::auto::Sides::default(),
             arrivals,
             pools: Mutex::default(),
             busy: AtomicU64::new(0),
@@ -45,15 +48,14 @@ impl Entrance {
         }
     }
 
-    /// Takes the greeting of an agent that is `peer` by its certificate, and sets the control
-    /// channel in motion. The carrier makes itself ready for flows and then says
-    /// [`Self::welcome`].
+    /// Takes the greeting of an agent that is `peer` by its certificate. The carrier makes itself
+    /// ready for flows and then says [`Self::welcome`].
     pub(crate) async fn greet<R, W>(
         &self,
         mut channel: Channel<R, W>,
         peer: &Identity,
         status: Status,
-    ) -> io::Result<(Hello, Control<ToAgent, ToGateway>)>
+    ) -> io::Result<(Hello, Prepared<ToAgent, ToGateway>)>
     where
         R: AsyncRead + Send + Unpin + 'static,
         W: AsyncWrite + Send + Unpin + 'static,
@@ -71,17 +73,18 @@ impl Entrance {
             return refuse(format!("{peer} says that it is `{}`", hello.agent));
         }
         channel.trust();
-        Ok((hello, Control::start(channel, status)))
+        Ok((hello, Control::prepare(channel, status, |_| false)))
     }
 
-    /// Says welcome, which is when flow connections with this token may come.
+    /// Says welcome, which is when flow connections with this token may come, and sets the control
+    /// channel in motion.
     pub(crate) fn welcome(
         &self,
-        control: &Control<ToAgent, ToGateway>,
+        prepared: Prepared<ToAgent, ToGateway>,
         hello: &Hello,
         address: SocketAddr,
         token: [u8; 16],
-    ) {
+    ) -> Control<ToAgent, ToGateway> {
         let welcome = ToAgent::Welcome(Welcome {
             version: hello.version.min(VERSION),
             gateway: self.settings.gateway.clone(),
@@ -91,7 +94,8 @@ impl Entrance {
             program: self.settings.program.clone(),
         });
         // A session that ended before it began is noticed by whoever takes it.
-        let _ended = control.send(welcome);
+        let _ended = prepared.control.send(welcome);
+        prepared.start()
     }
 
     /// Hands over who has come. Waits while too many wait.

@@ -5,16 +5,21 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use quinn::crypto::rustls::HandshakeData;
 use quinn::{Connection, Endpoint, Incoming, SendStream, ServerConfig, TokioRuntime};
 use rand::Rng as _;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::oneshot;
+use tunnel_proto::frame::{Kind, TOKEN};
 
 use super::carried::Carried;
+use super::frames::{Beginning, nonsense};
 use super::link::QuicLink;
 use super::{code, setup};
 use crate::acceptor::{Arrival, Entrance};
+use crate::peer::Identity;
 use crate::session::{Channel, GatewaySession, Status};
+use crate::trust::alpn;
 
 /// Handshakes under way with addresses that nobody has proved to be at. Beyond, an address must
 /// be proved first (RFC 9000 section 8.1.2), which costs a round trip.
@@ -114,12 +119,20 @@ async fn handshake(
     let connected = async {
         let connection = incoming.accept_with(config)?.await?;
         drop(unproved);
-        session(connection, address, &entrance).await
+        match protocol(&connection) {
+            Some(name) if name == alpn::QUIC => {
+                session(connection, address, &entrance).await.map(Some)
+            }
+            Some(name) if name == alpn::FLOW => join(connection, &entrance).await.map(|()| None),
+            Some(_) | None => Err(nonsense("no protocol was agreed on")),
+        }
     };
     match tokio::time::timeout(entrance.settings.patience, connected).await {
         Ok(Ok(session)) => {
             drop(place);
-            entrance.arrive(Arrival::Session(Box::new(session))).await;
+            if let Some(session) = session {
+                entrance.arrive(Arrival::Session(Box::new(session))).await;
+            }
         }
         Ok(Err(error)) => {
             tracing::info!(%address, %error, "a connection over quic came to nothing");
@@ -139,17 +152,47 @@ async fn session(
 ) -> io::Result<GatewaySession> {
     // Closes the connection on every way out but the last.
     let unfinished = Unfinished::new(connection.clone());
-    let peer = chain(&connection).and_then(|chain| entrance.handshakes.peer(&chain));
-    let peer = peer.ok_or_else(|| io::Error::other("who it is cannot be told"))?;
+    let peer = peer(&connection, entrance)?;
     let (send, recv) = connection.accept_bi().await?;
     let status = Status::new();
     let (send, said) = ControlSend::new(send);
     let channel = Channel::new(recv, send);
-    let (hello, control) = entrance.greet(channel, &peer, status.clone()).await?;
+    let (hello, prepared) = entrance.greet(channel, &peer, status.clone()).await?;
     unfinished.finish();
-    let link = Arc::new(QuicLink(Carried::start(connection, status, said)));
-    entrance.welcome(&control, &hello, address, rand::rng().random());
+    let link = Arc::new(QuicLink(Carried::start(connection, status, Some(said))));
+    let control = entrance.welcome(prepared, &hello, address, rand::rng().random());
     Ok(GatewaySession { peer, hello, address, link, control })
+}
+
+/// Adds a connection to a session that has its control channel elsewhere.
+async fn join(connection: Connection, entrance: &Entrance) -> io::Result<()> {
+    let unfinished = Unfinished::new(connection.clone());
+    let peer = peer(&connection, entrance)?;
+    let (send, recv) = connection.accept_bi().await?;
+    let mut stream = Beginning::new(send, recv);
+    let (kind, payload, _) = stream.receive().await?;
+    let token: Option<[u8; TOKEN]> = payload.try_into().ok();
+    let (Kind::Join, Some(token)) = (kind, token) else {
+        return Err(nonsense("expected a token"));
+    };
+    let session = entrance.sides.get(&token).filter(|it| it.peer == peer);
+    let session = session.ok_or_else(|| nonsense("the token of no session"))?;
+    unfinished.finish();
+    let carried = Carried::start(connection, session.status.clone(), None);
+    session.attach(Arc::new(QuicLink(carried)));
+    stream.send(Kind::Accepted, &[]).await?;
+    stream.finish();
+    Ok(())
+}
+
+fn peer(connection: &Connection, entrance: &Entrance) -> io::Result<Identity> {
+    let peer = chain(connection).and_then(|chain| entrance.handshakes.peer(&chain));
+    peer.ok_or_else(|| io::ErrorKind::PermissionDenied.into())
+}
+
+/// The protocol that was agreed on.
+fn protocol(connection: &Connection) -> Option<Vec<u8>> {
+    connection.handshake_data()?.downcast::<HandshakeData>().ok()?.protocol
 }
 
 /// The certificates that the other end has shown.

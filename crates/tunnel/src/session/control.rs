@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use minicbor::{Decode, Encode};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
@@ -109,15 +110,15 @@ impl<Out: Message, In: Message> Control<Out, In> {
         R: AsyncRead + Send + Unpin + 'static,
         W: AsyncWrite + Send + Unpin + 'static,
     {
-        Self::start_with(channel, status, |_| false)
+        Self::prepare(channel, status, |_| false).start()
     }
 
-    /// As [`Self::start`]; messages that `taken` says yes to go no further.
-    pub(crate) fn start_with<R, W>(
+    /// Makes ready to set a channel in motion. Messages that `taken` says yes to go no further.
+    pub(crate) fn prepare<R, W>(
         channel: Channel<R, W>,
         status: Status,
         taken: impl FnMut(&In) -> bool + Send + 'static,
-    ) -> Self
+    ) -> Prepared<Out, In>
     where
         R: AsyncRead + Send + Unpin + 'static,
         W: AsyncWrite + Send + Unpin + 'static,
@@ -126,8 +127,8 @@ impl<Out: Message, In: Message> Control<Out, In> {
         let (inbox, received) = mpsc::channel(WAITING);
         let outbox = Outbox { queue: outbox, status: status.clone() };
         let inbox = Inbox { inbox, taken };
-        tokio::spawn(pump(channel, status.clone(), outbox.clone(), outgoing, inbox));
-        Self { outbox, inbox: received, status }
+        let pump = pump(channel, status.clone(), outbox.clone(), outgoing, inbox);
+        Prepared { control: Self { outbox, inbox: received, status }, pump: Box::pin(pump) }
     }
 
     /// The next message; `None` when the session has ended and nothing is left.
@@ -160,6 +161,21 @@ impl<Out: Message, In: Message> Control<Out, In> {
 impl<Out, In> Drop for Control<Out, In> {
     fn drop(&mut self) {
         self.status.end(Ended::Here);
+    }
+}
+
+/// A control channel that does not move yet. What is sent now is the first that the other end
+/// hears.
+pub(crate) struct Prepared<Out, In> {
+    pub(crate) control: Control<Out, In>,
+    pump: BoxFuture<'static, ()>,
+}
+
+impl<Out, In> Prepared<Out, In> {
+    /// Sets it in motion.
+    pub(crate) fn start(self) -> Control<Out, In> {
+        tokio::spawn(self.pump);
+        self.control
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -107,10 +106,6 @@ impl Connection {
     /// The agreed protocol.
     pub(super) fn alpn(&self) -> &[u8] {
         self.tls.alpn()
-    }
-
-    pub(super) fn peer_address(&self) -> io::Result<SocketAddr> {
-        self.stream.peer_addr()
     }
 
     /// Bytes that come from now on are signs of life of this session.

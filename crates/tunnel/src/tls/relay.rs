@@ -151,7 +151,10 @@ impl Relay<'_> {
                 let _gone = SockRef::from(&*self.plain).shutdown(Shutdown::Write);
                 return Step::Moved;
             }
-            Down::Ended => return Step::Waits,
+            // Both are said; nothing of this flow can follow.
+            Down::Ended if !self.up => return Step::Waits,
+            // It may still break off.
+            Down::Ended => {}
         }
         let (plain, unsent, meters) = (&mut *self.plain, &mut self.unsent, self.meters);
         let looked = self.connection.poll_look(cx, |cx, decoder, bytes, pieces| {
@@ -163,7 +166,7 @@ impl Relay<'_> {
             Poll::Ready(Ok(Ok((_, Err(_))))) => Step::Over(Ending::PlainReset),
             Poll::Ready(Ok(Ok((found, Ok(()))))) => match found {
                 None => Step::Moved,
-                Some(Kind::Fin) => {
+                Some(Kind::Fin) if self.down == Down::Open => {
                     self.down = Down::Ending;
                     Step::Moved
                 }
