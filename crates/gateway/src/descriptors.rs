@@ -123,7 +123,8 @@ fn send(text: &str, descriptors: &[BorrowedFd<'_>]) {
         return;
     }
     let text = [IoSlice::new(text.as_bytes())];
-    if let Err(error) = sendmsg_addr(&socket, &address, &text, &mut ancillary, SendFlags::NOSIGNAL) {
+    if let Err(error) = sendmsg_addr(&socket, &address, &text, &mut ancillary, SendFlags::NOSIGNAL)
+    {
         tracing::warn!(%error, "systemd cannot be told");
     }
 }

@@ -101,10 +101,12 @@ impl Inner {
             tracing::error!(%error, "the configuration is not taken");
             return;
         }
-        let wanted: BTreeMap<_, _> = config.clusters.iter().map(|it| (it.name.clone(), it)).collect();
+        let wanted: BTreeMap<_, _> =
+            config.clusters.iter().map(|it| (it.name.clone(), it)).collect();
         {
             let mut clusters = self.clusters.write().unwrap_or_else(PoisonError::into_inner);
-            let gone: Vec<_> = clusters.keys().filter(|it| !wanted.contains_key(*it)).cloned().collect();
+            let gone: Vec<_> =
+                clusters.keys().filter(|it| !wanted.contains_key(*it)).cloned().collect();
             for name in gone {
                 self.table().remove(&name);
                 if let Some(cluster) = clusters.remove(&name) {
@@ -116,7 +118,10 @@ impl Inner {
                 match clusters.get(&name) {
                     Some(cluster) => {
                         cluster.configure(config.clone());
-                        if before.clusters.iter().any(|it| it.name == name && it.ca_pin != config.ca_pin)
+                        if before
+                            .clusters
+                            .iter()
+                            .any(|it| it.name == name && it.ca_pin != config.ca_pin)
                         {
                             tracing::info!(cluster = %name, "its authority's pin has changed");
                         }

@@ -243,8 +243,7 @@ fn receive(socket: &Socket, text: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(PART))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut parts = [IoSliceMut::new(text)];
-    let received =
-        recvmsg(socket.as_fd(), &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    let received = recvmsg(socket.as_fd(), &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
     let mut descriptors = Vec::new();
     for message in ancillary.drain() {
         if let RecvAncillaryMessage::ScmRights(rights) = message {
@@ -270,7 +269,8 @@ mod tests {
         let first = first.expect("there are 200");
         let present = std::thread::spawn(move || -> io::Result<()> {
             let next = offer.wait()?;
-            let sockets = listeners.iter().map(|it| Ok((Purpose::Tcp, it.local_addr()?, it.as_fd())));
+            let sockets =
+                listeners.iter().map(|it| Ok((Purpose::Tcp, it.local_addr()?, it.as_fd())));
             next.give(&sockets.collect::<io::Result<Vec<_>>>()?)?;
             next.wait_ready()?;
             drop(listeners);

@@ -16,6 +16,7 @@ use tunnel_proto::message::Desired;
 use crate::config::{ClusterName, Config};
 use crate::gateway::{Inner, Note};
 use crate::kernel::Kernel;
+use crate::socket::UDP_BUFFER;
 use accounts::Accounts;
 
 /// How often traffic is counted and what failed is tried again.
@@ -140,8 +141,15 @@ async fn settle(inner: &Arc<Inner>, kernel: &mut Kernel, accounts: &Accounts) {
              the gateway CAP_NET_ADMIN"
         )
     }));
-    crate::descriptors::keep(inner);
     if inner.states() != before {
+        crate::descriptors::keep(inner);
+        let small = inner.table().udp_buffer().filter(|it| *it < UDP_BUFFER);
+        inner.note(Note::UdpBuffer, small.map(|it| {
+            format!(
+                "receive buffers of UDP sockets have {it} bytes, {UDP_BUFFER} are asked for; set \
+                 net.core.rmem_max to {UDP_BUFFER}, or datagrams are lost when many come at once"
+            )
+        }));
         inner.clusters().values().for_each(|it| it.tell());
     }
 }

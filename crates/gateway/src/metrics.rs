@@ -171,13 +171,13 @@ fn links(inner: &Inner, page: &mut Page<'_, '_>) -> fmt::Result {
         })
     });
     let members: Vec<_> = members.collect();
-    let up = members.iter().map(|(label, it)| {
-        (label.clone(), if it.status.is_doubtful() { 0.0 } else { 1.0 })
-    });
+    let up = members
+        .iter()
+        .map(|(label, it)| (label.clone(), if it.status.is_doubtful() { 0.0 } else { 1.0 }));
     page.gauge("link_up", "1 while an agent is connected and is heard", None, up)?;
-    let round_trips = members.iter().filter_map(|(label, it)| {
-        Some((label.clone(), it.status.round_trip()?.as_secs_f64()))
-    });
+    let round_trips = members
+        .iter()
+        .filter_map(|(label, it)| Some((label.clone(), it.status.round_trip()?.as_secs_f64())));
     page.gauge("link_rtt", "Smoothed round-trip time", Some(&Unit::Seconds), round_trips)?;
     let flows = members.iter().map(|(label, it)| (label.clone(), number(it.flows())));
     page.gauge("link_flows_open", "Flows that an agent has", None, flows)?;

@@ -23,6 +23,9 @@ use crate::port::canonical;
 /// How long a probe may take to get through the kernel.
 const THROUGH_KERNEL: Duration = Duration::from_secs(3);
 
+/// How long a listener that was reached may take to say so.
+const NOTICED: Duration = Duration::from_millis(500);
+
 /// How long it may take in all: agents have ten seconds.
 const ALL: Duration = Duration::from_secs(12);
 
@@ -55,17 +58,22 @@ async fn dial(listener: &Listener) -> io::Result<Reached> {
             socket.bind(&from.into())?;
             let socket = TcpSocket::from_std_stream(socket.into());
             let answer = listener.probes.expect(canonical(socket.local_addr()?));
-            let connected = timeout(THROUGH_KERNEL, socket.connect(to)).await;
-            let stream = match connected {
-                Ok(Ok(stream)) => stream,
-                Ok(Err(error)) => return Ok(Reached::Filtered(format!("{to}: {error}"))),
-                Err(_) => return failed("no connection within 3 s to"),
-            };
-            let found = timeout(ALL, answer).await;
-            drop(stream);
-            match found {
-                Ok(Ok(reached)) => Ok(reached),
-                Ok(Err(_)) | Err(_) => failed("connected, but not to this gateway:"),
+            match timeout(THROUGH_KERNEL, socket.connect(to)).await {
+                Ok(Ok(stream)) => {
+                    let found = timeout(ALL, answer).await;
+                    drop(stream);
+                    match found {
+                        Ok(Ok(reached)) => Ok(reached),
+                        Ok(Err(_)) | Err(_) => failed("connected, but not to this gateway:"),
+                    }
+                }
+                // A listener that knows at once what to say may reset before we have noticed that
+                // we were connected.
+                Ok(Err(error)) => match timeout(NOTICED, answer).await {
+                    Ok(Ok(reached)) => Ok(reached),
+                    Ok(Err(_)) | Err(_) => Ok(Reached::Filtered(format!("{to}: {error}"))),
+                },
+                Err(_) => failed("no connection within 3 s to"),
             }
         }
         Protocol::Udp => {

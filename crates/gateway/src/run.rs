@@ -51,23 +51,23 @@ pub async fn run(path: &Path, program: &str) -> Result<(), GatewayError> {
     let mut gateway = Gateway::start(Config::read(path)?, program).await?;
     descriptors::tell("READY=1");
     tracing::info!(name = gateway.inner.config().name, "the gateway is ready");
-    loop {
-        tokio::select! {
-            _ = reload.recv() => match Config::read(path) {
-                Ok(config) => gateway.configure(config),
-                Err(error) => tracing::error!(error = %chain(&error), "the configuration stays as it was"),
-            },
-            next = gateway.asked() => {
-                if gateway.hand_over(next).await {
-                    return Ok(());
+    let (inner, path) = (Arc::clone(&gateway.inner), path.to_owned());
+    let mut reloading = JoinSet::new();
+    reloading.spawn(async move {
+        while reload.recv().await.is_some() {
+            match Config::read(&path) {
+                Ok(config) => inner.errand(Errand::Configure(Box::new(config))),
+                Err(error) => {
+                    tracing::error!(error = %chain(&error), "the configuration stays as it was");
                 }
             }
-            () = any_of(&mut end) => {
-                gateway.drain().await;
-                return Ok(());
-            }
         }
+    });
+    tokio::select! {
+        () = gateway.until_taken_over() => {}
+        () = any_of(&mut end) => gateway.drain().await,
     }
+    Ok(())
 }
 
 fn listen(kind: SignalKind) -> Result<Signal, GatewayError> {
@@ -144,13 +144,15 @@ impl Gateway {
         self.inner.errand(Errand::Configure(Box::new(config)));
     }
 
-    /// Another process asks for the sockets.
-    async fn asked(&mut self) -> Next {
-        match self.asking.recv().await {
-            Some(next) => next,
-            // The thread that waits has ended, and said why.
-            None => std::future::pending().await,
+    /// Serves until another process has taken over and the flows that were open have ended.
+    pub async fn until_taken_over(&mut self) {
+        while let Some(next) = self.asking.recv().await {
+            if self.hand_over(next).await {
+                return;
+            }
         }
+        // The thread that waits has ended, and said why.
+        std::future::pending().await
     }
 
     /// Gives the sockets to the next process, and drains. Returns whether that was to be so: a next
@@ -288,6 +290,12 @@ impl Gateway {
         }
         sleep(Duration::from_millis(50)).await;
         self.work.shutdown().await;
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.inner.table().close();
     }
 }
 

@@ -36,11 +36,6 @@ impl State {
         Ok(Self { directory: directory.to_owned() })
     }
 
-    /// The directory.
-    pub(crate) fn directory(&self) -> &Path {
-        &self.directory
-    }
-
     /// A cluster's own directory, for whoever keeps more about it.
     pub(crate) fn of_cluster(&self, cluster: &ClusterName) -> io::Result<PathBuf> {
         let directory = self.directory.join("clusters").join(cluster.as_str());
@@ -164,7 +159,7 @@ mod tests {
         let path = state.of_cluster(&home)?.join("desired");
         let mode = |path: &Path| fs::metadata(path).map(|it| it.permissions().mode() & 0o777);
         assert_eq!(mode(&path)?, 0o600);
-        assert_eq!(mode(state.directory())?, 0o700);
+        assert_eq!(mode(&state.directory)?, 0o700);
         fs::write(&path, [0xff; 20])?;
         assert_eq!(state.desired(&home), None);
         Ok(())

@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
 use tunnel_proto::desired::{NotTaken, Wish};
 use tunnel_proto::message::{Desired, PortReport, PortState, Protocol, PublishedPort, QuotaWish};
 
@@ -313,9 +314,24 @@ impl Table {
                 Entry::Partly(_, missing) | Entry::Not(missing) => missing.state.clone(),
             };
             let ports = share.ports.iter();
-            ports.map(move |(key, it)| (name.clone(), revision, *key, state(it))).collect::<Vec<_>>()
+            ports
+                .map(move |(key, it)| (name.clone(), revision, *key, state(it)))
+                .collect::<Vec<_>>()
         };
         self.clusters.iter().flat_map(of_share).collect()
+    }
+
+    /// The smallest receive buffer of the UDP sockets, in bytes, if there is a socket.
+    pub(crate) fn udp_buffer(&self) -> Option<usize> {
+        let sockets = self.listeners().flat_map(|it| it.sockets());
+        let buffers = sockets.filter_map(|it| match it {
+            // The kernel tells twice of what it was asked for: half is its own overhead.
+            Bound::Udp(_, socket) => {
+                SockRef::from(&*socket).recv_buffer_size().ok().map(|it| it / 2)
+            }
+            Bound::Tcp(..) => None,
+        });
+        buffers.min()
     }
 
     /// Takes no visitors any more; the wishes stay.

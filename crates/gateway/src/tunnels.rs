@@ -54,7 +54,8 @@ impl Tunnels {
 
     /// Takes agents in. Must be called within a tokio runtime.
     pub(crate) fn start(&mut self, inner: &Arc<Inner>) -> Result<(), GatewayError> {
-        let system = |source| GatewayError::System { what: "the tunnel port cannot be used", source };
+        let system =
+            |source| GatewayError::System { what: "the tunnel port cannot be used", source };
         let tcp: io::Result<Vec<_>> = self.listeners.iter().map(|(_, it)| it.try_clone()).collect();
         let tcp = tcp.map_err(system)?;
         let acceptor = accept(inner, Sockets { tcp, udp: Vec::new() })?;
@@ -78,10 +79,8 @@ fn accept(inner: &Arc<Inner>, sockets: Sockets) -> Result<Acceptor, GatewayError
         program: inner.program.clone(),
         ..AcceptorSettings::default()
     };
-    Acceptor::start(sockets, handshakes, settings).map_err(|source| GatewayError::System {
-        what: "the tunnel port cannot be used",
-        source,
-    })
+    Acceptor::start(sockets, handshakes, settings)
+        .map_err(|source| GatewayError::System { what: "the tunnel port cannot be used", source })
 }
 
 /// The UDP port may still be a predecessor's, which has sessions there until they have drained: a
@@ -94,7 +93,9 @@ async fn take_in_by_udp(inner: Arc<Inner>, address: SocketAddr) {
                 let holder = socket::holder(message::Protocol::Udp, address);
                 inner.note(
                     Note::TunnelUdp,
-                    Some(format!("tunnels over UDP are not possible: {address}: {error}; {holder}")),
+                    Some(format!(
+                        "tunnels over UDP are not possible: {address}: {error}; {holder}"
+                    )),
                 );
             }
         }

@@ -110,7 +110,8 @@ impl Accounts {
 
     /// Clusters whose flows have to be slow.
     pub(super) fn shaped(&self, inner: &Arc<Inner>) -> BTreeMap<String, Shaped> {
-        let slow = self.0.iter().filter(|(_, it)| it.standing == Standing::Over(QuotaAction::Shape));
+        let slow =
+            self.0.iter().filter(|(_, it)| it.standing == Standing::Over(QuotaAction::Shape));
         let shaped = slow.map(|(name, account)| {
             let table = inner.table();
             let listeners = table.listeners().filter(|it| it.cluster.name == *name);

@@ -114,8 +114,7 @@ impl AgentStatus {
 
 impl PortStatus {
     fn of(report: &PortReport) -> Self {
-        let key =
-            PortKey { address: report.address, protocol: report.protocol, port: report.port };
+        let key = PortKey { address: report.address, protocol: report.protocol, port: report.port };
         Self {
             port: key.to_string(),
             state: match &report.state {

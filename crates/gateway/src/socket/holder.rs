@@ -14,11 +14,13 @@ const LISTEN: &str = "0A";
 
 /// Who has the port that could not be bound, in words.
 pub(crate) fn holder(protocol: Protocol, at: SocketAddr) -> String {
-    let tables: [(&str, bool); 2] = match protocol {
-        Protocol::Tcp => [("/proc/net/tcp", false), ("/proc/net/tcp6", true)],
-        Protocol::Udp => [("/proc/net/udp", false), ("/proc/net/udp6", true)],
+    let tables = match protocol {
+        Protocol::Tcp => ["tcp", "tcp6"],
+        Protocol::Udp => ["udp", "udp6"],
     };
-    let inodes = tables.iter().flat_map(|(table, _)| {
+    let inodes = tables.iter().flat_map(|table| {
+        // The network of this thread, as `/proc/net` is that of the process's first thread.
+        let table = Path::new("/proc/thread-self/net").join(table);
         let text = fs::read_to_string(table).unwrap_or_default();
         inodes(&text, protocol, at.port())
     });
