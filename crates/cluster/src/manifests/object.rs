@@ -34,7 +34,12 @@ pub(super) fn read_object<'de, D: Deserializer<'de>>(
         ObjectKind::TlsRoute => read(manifest, Object::TlsRoute),
         ObjectKind::HttpRoute => read(manifest, Object::HttpRoute),
         ObjectKind::ReferenceGrant => read(manifest, Object::ReferenceGrant),
-        ObjectKind::EdgeGateway => read(manifest, Object::EdgeGateway),
+        ObjectKind::EdgeGateway => {
+            let (object, mut unknown) = read(manifest, Object::EdgeGateway)?;
+            // The type itself says which kind it is; the header has been compared with it.
+            unknown.retain(|it| it != "apiVersion" && it != "kind");
+            Ok((object, unknown))
+        }
     }?;
     object.metadata_mut().managed_fields = None;
     // Of these only a part is read: what our types leave out is no mistake.
