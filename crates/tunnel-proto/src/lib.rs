@@ -10,6 +10,7 @@ pub mod carrier_choice;
 pub mod choice;
 pub mod control;
 pub mod desired;
+pub mod first_carrier;
 pub mod flow_table;
 pub mod frame;
 pub mod liveness;

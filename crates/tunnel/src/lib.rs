@@ -9,6 +9,7 @@
 
 pub mod acceptor;
 pub mod adoption;
+pub mod auto;
 pub mod dialler;
 pub mod link;
 pub mod peer;

@@ -14,9 +14,13 @@ mod frames;
 mod link;
 mod relay;
 mod setup;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use accept::accept;
 pub use dial::dial;
+pub(crate) use dial::join;
+pub(crate) use link::QuicLink;
 
 /// Codes with which streams and connections are ended before their time.
 mod code {

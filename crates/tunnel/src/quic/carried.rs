@@ -23,21 +23,26 @@ pub(super) struct Carried {
     pub(super) bytes: AtomicU64,
     flows: AtomicU64,
     none_left: Notify,
+    /// The session is this connection; else this one has joined it.
+    is_session: bool,
 }
 
 impl Carried {
     /// Sets in motion what a connection needs: datagrams are sorted to their flows, and it is
     /// closed when its session has ended. `said` gives the control channel's stream back when the
-    /// last message is in it.
+    /// last message is in it; without, the session has its control channel elsewhere.
     pub(super) fn start(
         connection: Connection,
         status: Status,
-        said: oneshot::Receiver<SendStream>,
+        said: Option<oneshot::Receiver<SendStream>>,
     ) -> Arc<Self> {
+        let is_session = said.is_some();
+        let heard = is_session.then(|| status.clone());
         let carried = Arc::new(Self {
-            datagrams: Datagrams::start(&connection, &status),
+            datagrams: Datagrams::start(&connection, heard),
             connection,
             status,
+            is_session,
             bytes: AtomicU64::new(0),
             flows: AtomicU64::new(0),
             none_left: Notify::new(),
@@ -50,12 +55,19 @@ impl Carried {
         self.flows.load(Ordering::Relaxed)
     }
 
+    /// Bytes came. Of a connection that has joined, they say nothing about the control channel.
+    pub(super) fn heard(&self) {
+        if self.is_session {
+            self.status.heard();
+        }
+    }
+
     pub(super) fn count(&self, bytes: usize) {
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Waits until no flow is open.
-    async fn idle(&self) {
+    pub(super) async fn idle(&self) {
         loop {
             let left = self.none_left.notified();
             if self.flows() == 0 {
@@ -87,25 +99,28 @@ impl Drop for Counted {
 
 /// Ends the session when the connection is lost, and closes the connection when the session has
 /// ended: at once when this end closed it or the other one is silent, else after the last flow.
-async fn watch(carried: Arc<Carried>, said: oneshot::Receiver<SendStream>) {
+async fn watch(carried: Arc<Carried>, said: Option<oneshot::Receiver<SendStream>>) {
     let connection = &carried.connection;
     let ended = tokio::select! {
         error = connection.closed() => {
-            carried.status.end(why(&error));
+            if carried.is_session {
+                carried.status.end(why(&error));
+            }
             return;
         }
         ended = carried.status.until_ended() => ended,
     };
+    let all_said = async {
+        let Some(said) = said else { return };
+        if let Ok(mut stream) = said.await {
+            let _gone = stream.finish();
+            let _gone = stream.stopped().await;
+        }
+    };
     match ended {
         Ended::Silent(_) => {}
         Ended::Here => {
-            let heard = async {
-                if let Ok(mut stream) = said.await {
-                    let _gone = stream.finish();
-                    let _gone = stream.stopped().await;
-                }
-            };
-            let _heard_or_not = tokio::time::timeout(PARTING, heard).await;
+            let _heard_or_not = tokio::time::timeout(PARTING, all_said).await;
         }
         Ended::There
         | Ended::Evicted { .. }
@@ -113,10 +128,7 @@ async fn watch(carried: Arc<Carried>, said: oneshot::Receiver<SendStream>) {
         | Ended::Nonsense(_)
         | Ended::Overrun => {
             let arrived = async {
-                if let Ok(mut stream) = said.await {
-                    let _gone = stream.finish();
-                    let _gone = stream.stopped().await;
-                }
+                all_said.await;
                 carried.idle().await;
             };
             tokio::select! {

@@ -37,11 +37,11 @@ pub(super) struct Datagrams {
 }
 
 impl Datagrams {
-    /// Begins to sort, until the connection is closed.
-    pub(super) fn start(connection: &Connection, status: &Status) -> Self {
+    /// Begins to sort, until the connection is closed. `heard` learns that something came.
+    pub(super) fn start(connection: &Connection, heard: Option<Status>) -> Self {
         let table = Table::default();
-        tokio::spawn(short(connection.clone(), status.clone(), Arc::clone(&table)));
-        tokio::spawn(long(connection.clone(), status.clone(), Arc::clone(&table)));
+        tokio::spawn(short(connection.clone(), heard.clone(), Arc::clone(&table)));
+        tokio::spawn(long(connection.clone(), heard, Arc::clone(&table)));
         Self { table, long: Arc::new(Semaphore::new(LONG)) }
     }
 
@@ -78,17 +78,21 @@ impl fmt::Debug for Registered {
     }
 }
 
-async fn short(connection: Connection, status: Status, table: Table) {
+async fn short(connection: Connection, heard: Option<Status>, table: Table) {
     while let Ok(datagram) = connection.read_datagram().await {
-        status.heard();
+        if let Some(status) = &heard {
+            status.heard();
+        }
         deliver(&table, datagram);
         tokio::task::coop::consume_budget().await;
     }
 }
 
-async fn long(connection: Connection, status: Status, table: Table) {
+async fn long(connection: Connection, heard: Option<Status>, table: Table) {
     while let Ok(mut stream) = connection.accept_uni().await {
-        status.heard();
+        if let Some(status) = &heard {
+            status.heard();
+        }
         let table = Arc::clone(&table);
         tokio::spawn(async move {
             let datagram = tokio::time::timeout(PATIENCE, stream.read_to_end(LONGEST)).await;
@@ -175,7 +179,9 @@ impl DatagramFlow for StreamDatagrams {
                 Err(SendDatagramError::TooLarge | SendDatagramError::UnsupportedByPeer) => {
                     self.send_long(datagram)?;
                 }
-                Err(error @ (SendDatagramError::Disabled | SendDatagramError::ConnectionLost(_))) => {
+                Err(
+                    error @ (SendDatagramError::Disabled | SendDatagramError::ConnectionLost(_)),
+                ) => {
                     return Err(io::Error::new(io::ErrorKind::BrokenPipe, error));
                 }
             }

@@ -12,7 +12,7 @@ use futures::stream::FuturesUnordered;
 use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream, TokioRuntime};
 use tokio::sync::mpsc;
 use tunnel_proto::control;
-use tunnel_proto::frame::Kind;
+use tunnel_proto::frame::{Kind, TOKEN};
 use tunnel_proto::message::{Open, Protocol, Refused, ToAgent, ToGateway};
 
 use super::accept::{ControlSend, Unfinished, chain};
@@ -24,6 +24,7 @@ use super::setup;
 use crate::dialler::{DialError, DiallerSettings, resolve};
 use crate::link::{Answer, Carrier, Flow, Incoming};
 use crate::session::{AgentSession, Channel, Control, Ended, Status};
+use crate::trust::alpn;
 
 /// How long an address has a head start before the next one is tried (RFC 8305 section 5).
 const HEAD_START: Duration = Duration::from_millis(250);
@@ -44,7 +45,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub async fn dial(settings: &DiallerSettings, epoch: u64) -> Result<AgentSession, DialError> {
     let session = async {
         let addresses = resolve(&settings.endpoints).await?;
-        let (connection, address) = connect(settings, &addresses).await?;
+        let (connection, address) = connect(settings, &addresses, alpn::QUIC).await?;
         let greeted = greet(settings, epoch, connection, address).await;
         greeted.map_err(|source| match source {
             Greeted::Failed(source) => DialError::Handshake { address, source },
@@ -57,17 +58,71 @@ pub async fn dial(settings: &DiallerSettings, epoch: u64) -> Result<AgentSession
     }
 }
 
+/// Connects beside a session that has its control channel elsewhere.
+///
+/// # Errors
+///
+/// Why nothing came of it.
+pub(crate) async fn join(
+    settings: &DiallerSettings,
+    token: [u8; TOKEN],
+    status: &Status,
+) -> Result<Joined, DialError> {
+    let joined = async {
+        let addresses = resolve(&settings.endpoints).await?;
+        let (connection, address) = connect(settings, &addresses, alpn::FLOW).await?;
+        let presented = present(settings, &connection, &token).await;
+        presented.map_err(|source| DialError::Handshake { address, source })?;
+        Ok(Joined(Carried::start(connection, status.clone(), None)))
+    };
+    match tokio::time::timeout(settings.patience, joined).await {
+        Ok(result) => result,
+        Err(_) => Err(DialError::Late(settings.patience)),
+    }
+}
+
+async fn present(
+    settings: &DiallerSettings,
+    connection: &Connection,
+    token: &[u8; TOKEN],
+) -> io::Result<()> {
+    let unfinished = Unfinished::new(connection.clone());
+    let peer = chain(connection).and_then(|chain| settings.handshakes.peer(&chain));
+    peer.ok_or_else(|| nonsense("it is not the gateway that was dialled"))?;
+    let (send, recv) = connection.open_bi().await?;
+    let mut stream = Beginning::new(send, recv);
+    stream.send(Kind::Join, token).await?;
+    match stream.receive().await? {
+        (Kind::Accepted, ..) => {}
+        (kind, ..) => return Err(nonsense(format!("{kind:?} is no answer"))),
+    }
+    stream.finish();
+    unfinished.finish();
+    Ok(())
+}
+
+/// A connection beside a session.
+pub(crate) struct Joined(Arc<Carried>);
+
+impl Joined {
+    /// Hands over the flows that the gateway opens on it, until it is closed or the session ends.
+    pub(crate) async fn take_flows(self, flows: mpsc::Sender<Incoming>) {
+        take_flows(self.0, flows).await;
+    }
+}
+
 /// Connects to the first address that answers; each has a head start before the next.
 async fn connect(
     settings: &DiallerSettings,
     addresses: &[SocketAddr],
+    protocol: &[u8],
 ) -> Result<(Connection, SocketAddr), DialError> {
     let mut attempts = FuturesUnordered::new();
     let mut waiting = addresses.iter().copied();
     let mut failed = None;
     loop {
         if let Some(address) = waiting.next() {
-            attempts.push(async move { (address, attempt(settings, address).await) });
+            attempts.push(async move { (address, attempt(settings, address, protocol).await) });
         } else if attempts.is_empty() {
             return Err(failed.unwrap_or(DialError::NoEndpoint));
         }
@@ -83,9 +138,10 @@ async fn connect(
 async fn attempt(
     settings: &DiallerSettings,
     address: SocketAddr,
+    protocol: &[u8],
 ) -> Result<Connection, DialError> {
     let unreachable = |source| DialError::Connect { address, source };
-    let config = setup::client(&settings.handshakes.config()).map_err(unreachable)?;
+    let config = setup::client(&settings.handshakes.config(), protocol).map_err(unreachable)?;
     let name = settings.handshakes.server_name();
     let endpoint = endpoint(address).map_err(unreachable)?;
     let connected = connecting(&endpoint, config, address, &name.to_str()).await;
@@ -151,11 +207,12 @@ async fn greet(
     };
     channel.trust();
     unfinished.finish();
-    let carried = Carried::start(connection, status.clone(), said);
+    let carried = Carried::start(connection, status.clone(), Some(said));
     let control = Control::start(channel, status);
     let (sender, flows) = mpsc::channel(WAITING);
+    let more = sender.downgrade();
     tokio::spawn(take_flows(carried, sender));
-    Ok(AgentSession { peer, welcome, carrier: Carrier::Quic, address, control, flows })
+    Ok(AgentSession { peer, welcome, carrier: Carrier::Quic, address, control, flows, more })
 }
 
 /// Hands over the flows that the gateway opens, until the session has ended.
@@ -188,7 +245,7 @@ async fn incoming(
     let home = Counted::new(Arc::clone(&carried));
     let mut stream = Beginning::new(send, recv);
     let (kind, payload, ahead) = stream.receive().await?;
-    carried.status.heard();
+    carried.heard();
     if kind != Kind::Open {
         return Err(nonsense(format!("{kind:?} opens no flow")));
     }

@@ -5,21 +5,36 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use futures::future::BoxFuture;
-use tunnel_proto::control;
+use tunnel_proto::control::{self, Decoded};
 use tunnel_proto::frame::Kind;
-use tunnel_proto::message::{Open, Protocol, Refused};
+use tunnel_proto::message::{Open, Protocol, Refused, RefusedReason};
 
 use super::carried::{Carried, Counted};
+use super::code;
 use super::flow::QuicFlow;
-use super::frames::{Beginning, nonsense, understand};
+use super::frames::{Beginning, nonsense};
 use crate::link::{Carrier, Flow, Link, Measured, OpenError};
 use crate::session::Ended;
 
 /// A session's flows over QUIC.
 #[derive(Debug)]
-pub(super) struct QuicLink(pub(super) Arc<Carried>);
+pub(crate) struct QuicLink(pub(super) Arc<Carried>);
 
 impl QuicLink {
+    /// Whether flows can be opened.
+    pub(crate) fn is_up(&self) -> bool {
+        self.0.connection.close_reason().is_none() && self.0.status.ended().is_none()
+    }
+
+    /// Lets the flows that are open go on, and then closes the connection.
+    pub(crate) fn retire(&self) {
+        let carried = Arc::clone(&self.0);
+        tokio::spawn(async move {
+            carried.idle().await;
+            carried.connection.close(code::OVER, b"");
+        });
+    }
+
     async fn ask(&self, open: Open) -> io::Result<Result<QuicFlow, Refused>> {
         let carried = &self.0;
         let (send, recv) = carried.connection.open_bi().await?;
@@ -31,17 +46,26 @@ impl QuicLink {
         let home = Counted::new(Arc::clone(carried));
         let mut stream = Beginning::new(send, recv);
         stream.send(Kind::Open, &control::encode_bare(&open)).await?;
-        let (kind, payload, ahead) = stream.receive().await?;
-        carried.status.heard();
+        let (kind, payload, ahead) = match stream.receive().await {
+            Ok(answer) => answer,
+            // The agent broke the stream off, and the connection lives.
+            Err(error) if carried.connection.close_reason().is_none() && is_end(&error) => {
+                return Ok(Err(no_endpoint("the agent gave no answer")));
+            }
+            Err(error) => return Err(error),
+        };
+        carried.heard();
         match kind {
             Kind::Accepted => {
                 let streams = stream.into_streams()?;
                 Ok(Ok(QuicFlow::new(streams, ahead, registered, home)))
             }
             Kind::Refused => {
-                let refused = understand(&payload)?;
                 stream.finish();
-                Ok(Err(refused))
+                Ok(Err(match control::decode_bare(&payload).map_err(nonsense)? {
+                    Decoded::Message(refused) => refused,
+                    Decoded::Unknown(detail) => no_endpoint(&detail),
+                }))
             }
             Kind::Join
             | Kind::Open
@@ -53,6 +77,15 @@ impl QuicLink {
             | Kind::Pong => Err(nonsense(format!("{kind:?} is no answer"))),
         }
     }
+}
+
+fn is_end(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof)
+}
+
+/// A refusal after which another agent is asked.
+fn no_endpoint(detail: &str) -> Refused {
+    Refused { reason: RefusedReason::NoEndpoint, detail: detail.to_owned() }
 }
 
 impl Link for QuicLink {

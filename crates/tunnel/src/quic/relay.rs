@@ -103,7 +103,7 @@ async fn down(
                 | ReadError::ZeroRttRejected,
             ) => return Err(Ending::Lost),
         }
-        carried.status.heard();
+        carried.heard();
         tokio::task::coop::consume_budget().await;
     }
     // Fails where the plain side is gone already, which reading from it will tell.
@@ -155,9 +155,9 @@ async fn pass_on(
 fn unwritten(error: &WriteError) -> Ending {
     match error {
         WriteError::Stopped(_) => Ending::FarReset,
-        WriteError::ConnectionLost(_)
-        | WriteError::ClosedStream
-        | WriteError::ZeroRttRejected => Ending::Lost,
+        WriteError::ConnectionLost(_) | WriteError::ClosedStream | WriteError::ZeroRttRejected => {
+            Ending::Lost
+        }
     }
 }
 

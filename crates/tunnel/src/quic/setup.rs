@@ -77,7 +77,7 @@ pub(super) fn server(config: &rustls::ServerConfig) -> Option<io::Result<ServerC
         return None;
     }
     let mut config = config.clone();
-    config.alpn_protocols = vec![alpn::QUIC.to_vec()];
+    config.alpn_protocols = vec![alpn::QUIC.to_vec(), alpn::FLOW.to_vec()];
     let crypto = QuicServerConfig::try_from(config).map_err(io::Error::other);
     Some(crypto.map(|crypto| {
         let mut config = ServerConfig::with_crypto(Arc::new(crypto));
@@ -86,10 +86,10 @@ pub(super) fn server(config: &rustls::ServerConfig) -> Option<io::Result<ServerC
     }))
 }
 
-/// An agent's end of the handshake.
-pub(super) fn client(config: &rustls::ClientConfig) -> io::Result<ClientConfig> {
+/// An agent's end of the handshake, for the protocol of this name.
+pub(super) fn client(config: &rustls::ClientConfig, name: &[u8]) -> io::Result<ClientConfig> {
     let mut config = config.clone();
-    config.alpn_protocols = vec![alpn::QUIC.to_vec()];
+    config.alpn_protocols = vec![name.to_vec()];
     let crypto = QuicClientConfig::try_from(config).map_err(io::Error::other)?;
     let mut config = ClientConfig::new(Arc::new(crypto));
     config.transport_config(transport());
@@ -99,7 +99,8 @@ pub(super) fn client(config: &rustls::ClientConfig) -> io::Result<ClientConfig> 
 /// Asks the kernel for room, and takes what it gives.
 pub(super) fn widen(socket: &UdpSocket) {
     let socket = SockRef::from(socket);
-    for set in [socket.set_recv_buffer_size(SOCKET_BUFFER), socket.set_send_buffer_size(SOCKET_BUFFER)]
+    for set in
+        [socket.set_recv_buffer_size(SOCKET_BUFFER), socket.set_send_buffer_size(SOCKET_BUFFER)]
     {
         if let Err(error) = set {
             tracing::debug!(%error, "a socket's buffer keeps its size");
