@@ -54,7 +54,6 @@ impl Running {
     /// Whether it still waits for its input, as far as is known here.
     pub(super) fn waits(&mut self, limits: Limits) -> bool {
         while let Some(message) = self.read.wait().now_or_never() {
-            #[expect(clippy::wildcard_enum_match_arm, reason = "most are for servers")]
             match message {
                 Some(ChannelMsg::Success | ChannelMsg::WindowAdjusted { .. }) => {}
                 Some(it @ (ChannelMsg::Data { .. } | ChannelMsg::ExtendedData { .. })) => {

@@ -75,7 +75,7 @@ impl State {
     ) -> Option<JoinHandle<Result<Running, ExecuteError>>> {
         match std::mem::take(self) {
             Self::Started(line, starting) if is_it(&line) => Some(starting),
-            other => {
+            other @ (Self::None | Self::Started(..) | Self::NotHere) => {
                 *self = other;
                 None
             }
