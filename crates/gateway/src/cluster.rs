@@ -192,14 +192,14 @@ impl Cluster {
     }
 
     /// The sessions that can take a flow to this backend, best first.
-    pub(crate) fn candidates(&self, backend: &str) -> Vec<(usize, Candidate, Arc<Member>)> {
+    pub(crate) fn candidates(&self, backend: &str) -> Vec<(Candidate, Arc<Member>)> {
         let sessions = self.sessions.read().unwrap_or_else(PoisonError::into_inner);
         let members: Vec<_> = sessions.iter().map(|(_, it)| Arc::clone(it)).collect();
         drop(sessions);
         let candidates = members.iter().map(|it| it.candidate(backend)).enumerate();
         let ordered = choice::order(candidates);
         let member = |index: usize| members.get(index).map(Arc::clone);
-        ordered.into_iter().filter_map(|(at, it)| Some((at, it, member(at)?))).collect()
+        ordered.into_iter().filter_map(|(at, it)| Some((it, member(at)?))).collect()
     }
 
     /// Every session.

@@ -1,16 +1,18 @@
 //! Finds an agent that takes a flow.
 //!
 //! One link is asked; when it stays silent the next is asked too, and the first that accepts has
-//! the flow. Which one is asked when is decided in [`tunnel_proto::choice`].
+//! the flow. Which one is asked when is decided in [`tunnel_proto::choice`]. Links that come while
+//! a visitor waits are asked as well: an agent that comes back takes the visitors whom its dead
+//! session left waiting.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until};
 use tunnel::link::{Flow, OpenError};
-use tunnel_proto::choice::{Answer, Failure, Search, Step};
+use tunnel_proto::choice::{Answer, Failure, GIVE_UP_AFTER, Search, Step};
 use tunnel_proto::message::Open;
 
 use crate::cluster::{Cluster, Counted, Member};
@@ -29,60 +31,89 @@ pub(crate) async fn open(
     hold: Duration,
 ) -> Result<Opened, Failure> {
     let began = Instant::now();
-    if hold.is_zero() {
-        return search(cluster, open, began).await;
-    }
     let mut reachable = cluster.reachable();
+    let mut links = Links::default();
+    let mut search = links.search(cluster, open, began);
+    let mut asked = FuturesUnordered::new();
     loop {
-        reachable.mark_unchanged();
-        match search(cluster, open, Instant::now()).await {
-            Err(Failure::NoLink | Failure::Lost) => {
-                if !matches!(timeout_at(began + hold, reachable.changed()).await, Ok(Ok(()))) {
-                    return Err(Failure::NoLink);
+        let until = match search.poll(began.elapsed()) {
+            Step::Ask(link) => {
+                let Some(member) = links.get(link) else {
+                    search.handle_answer(&link, Answer::Lost);
+                    continue;
+                };
+                tracing::trace!(visitor = %open.visitor, agent = member.agent, "asking");
+                asked.push(async move {
+                    let answer = member.link.open(open.clone()).await;
+                    (link, member, answer)
+                });
+                continue;
+            }
+            Step::Wait(until) => began + until,
+            Step::Failed(Failure::NoLink | Failure::Lost) if began.elapsed() < hold => began + hold,
+            Step::Failed(failure) => {
+                // One more may have come since; it has heard nothing of this flow.
+                let more = links.search(cluster, open, began);
+                if links.is_new() && began.elapsed() < GIVE_UP_AFTER {
+                    search = more;
+                    continue;
+                }
+                return Err(failure);
+            }
+            // Whoever wins is returned below.
+            Step::Won(_) => return Err(Failure::Lost),
+        };
+        tokio::select! {
+            Some((link, member, answer)) = asked.next() => {
+                let answer = match answer {
+                    Ok(flow) => return Ok(Opened { flow, counted: member.count() }),
+                    Err(OpenError::Refused(refused)) => Answer::Refused(refused),
+                    Err(OpenError::Ended | OpenError::NoneReady) => Answer::Lost,
+                };
+                search.handle_answer(&link, answer);
+            }
+            Ok(()) = reachable.changed() => {
+                let more = links.search(cluster, open, began);
+                if links.is_new() {
+                    search = more;
                 }
             }
-            ended => return ended,
+            () = sleep_until(until) => {}
+        }
+        if began.elapsed() >= GIVE_UP_AFTER.max(hold) {
+            return Err(Failure::Silence);
         }
     }
 }
 
-async fn search(cluster: &Cluster, open: &Open, began: Instant) -> Result<Opened, Failure> {
-    let candidates = cluster.candidates(&open.backend);
-    let mut order = Vec::with_capacity(candidates.len());
-    let mut members: Vec<(usize, Arc<Member>)> = Vec::with_capacity(candidates.len());
-    for (index, candidate, member) in candidates {
-        order.push((index, candidate));
-        members.push((index, member));
-    }
-    let mut search = Search::new(order, began.elapsed());
-    let mut asked = FuturesUnordered::new();
-    loop {
-        match search.poll(began.elapsed()) {
-            Step::Ask(index) => {
-                let Some((_, member)) = members.iter().find(|it| it.0 == index) else {
-                    search.handle_answer(&index, Answer::Lost);
-                    continue;
-                };
-                asked.push(async move { (index, member, member.link.open(open.clone()).await) });
+/// The links that a visitor has met, by number.
+#[derive(Default)]
+struct Links {
+    met: Vec<Arc<Member>>,
+    /// How many were met before the last search began.
+    before: usize,
+}
+
+impl Links {
+    /// A search among the links that can take the flow and were not met before.
+    fn search(&mut self, cluster: &Cluster, open: &Open, began: Instant) -> Search<usize> {
+        self.before = self.met.len();
+        let mut order = Vec::new();
+        for (candidate, member) in cluster.candidates(&open.backend) {
+            if !self.met.iter().any(|it| Arc::ptr_eq(it, &member)) {
+                order.push((self.met.len(), candidate));
+                self.met.push(member);
             }
-            Step::Wait(until) => {
-                let Ok(Some((index, member, answer))) =
-                    timeout_at(began + until, asked.next()).await
-                else {
-                    continue;
-                };
-                let answer = match answer {
-                    Ok(flow) => {
-                        return Ok(Opened { flow, counted: Arc::clone(member).count() });
-                    }
-                    Err(OpenError::Refused(refused)) => Answer::Refused(refused),
-                    Err(OpenError::Ended | OpenError::NoneReady) => Answer::Lost,
-                };
-                search.handle_answer(&index, answer);
-            }
-            Step::Failed(failure) => return Err(failure),
-            // Whoever wins is returned above.
-            Step::Won(_) => return Err(Failure::Lost),
         }
+        Search::new(order, began.elapsed())
+    }
+
+    /// Whether the last search has any link to ask.
+    fn is_new(&self) -> bool {
+        self.met.len() > self.before
+    }
+
+    fn get(&self, link: usize) -> Option<Arc<Member>> {
+        self.met.get(link).map(Arc::clone)
     }
 }

@@ -417,9 +417,14 @@ async fn probe_all(inner: Arc<Inner>) {
 fn raise_descriptors() -> Option<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    let most = limit.maximum;
-    let raised = setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most });
-    if raised.is_ok() { most } else { limit.current }
+    // Only root may have more than the system set.
+    let wanted = limit.maximum.map(|it| it.max(DESCRIPTORS));
+    for most in [wanted, limit.maximum] {
+        if setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most }).is_ok() {
+            return most;
+        }
+    }
+    limit.current
 }
 
 fn note_descriptors(inner: &Inner, descriptors: Option<u64>) {

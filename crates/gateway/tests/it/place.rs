@@ -49,6 +49,11 @@ enum Order {
 impl Place {
     /// `None` where the machine that tests run on cannot have one, which has been said.
     pub(crate) fn new(name: &str) -> anyhow::Result<Option<Self>> {
+        if let Ok(filter) = std::env::var("TEST_LOG") {
+            let filter = tracing_subscriber::EnvFilter::try_new(filter)?;
+            // Another test of this process may have begun before.
+            let _begun = tracing_subscriber::fmt().with_env_filter(filter).try_init();
+        }
         let Some(lab) = testkit::require(Lab::as_root(name)) else { return Ok(None) };
         let (gateway, home, visitor) =
             (lab.machine("gateway")?, lab.machine("home")?, lab.machine("visitor")?);

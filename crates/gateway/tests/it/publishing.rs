@@ -27,10 +27,11 @@ fn visitors_reach_backends_over_tcp_and_udp_and_both_families() -> anyhow::Resul
         place.wait_for(&format!("{address}:53"), Udp, "dns")?;
     }
     let report = agent.wait_for_report("traffic is counted", |report| {
-        report.ports.len() == 2
-            && report.ports.iter().all(|it| it.total >= 3 && it.received > 0 && it.sent > 0)
+        report.ports.len() == 2 && report.ports.iter().all(|it| it.total >= 3 && it.sent > 0)
     })?;
     assert_eq!(report.revision, 1);
+    // TCP visitors of this lab only listen.
+    assert!(report.ports[1].received > 0, "{report:?}");
     assert!(report.ports.iter().all(|it| it.state == PortState::Listening && it.failed == 0));
     assert_eq!(report.sessions.len(), 1);
     Ok(())

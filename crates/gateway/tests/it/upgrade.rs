@@ -29,7 +29,7 @@ fn an_upgrade_refuses_no_visitor() -> anyhow::Result<()> {
     second.wait()?;
     let attempts = prober.stop()?;
     let failed: Vec<_> = attempts.iter().filter(|it| it.outcome.answer().is_none()).collect();
-    assert!(attempts.len() > 200, "{} attempts", attempts.len());
+    assert!(attempts.len() > 50, "{} attempts", attempts.len());
     assert!(failed.is_empty(), "{} of {}: {:?}", failed.len(), attempts.len(), failed.first());
     assert!(agent.sessions() >= 3, "{}", agent.sessions());
     third.end()
