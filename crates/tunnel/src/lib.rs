@@ -15,6 +15,7 @@ pub mod link;
 pub mod peer;
 pub mod quic;
 pub mod session;
+pub mod ssh;
 pub mod trust;
 
 mod tls;

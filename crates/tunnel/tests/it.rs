@@ -2,5 +2,7 @@
 
 #[path = "it/carrier.rs"]
 mod carrier;
+#[path = "it/ssh.rs"]
+mod ssh;
 #[path = "it/stage.rs"]
 mod stage;
