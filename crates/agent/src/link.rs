@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use api::edge_gateway::EdgeGatewaySettings;
+use api::edge_gateway::{Carrier, EdgeGatewaySettings};
 use tokio::sync::watch;
 use tokio::time::sleep;
+use tunnel::auto::Auto;
 use tunnel::session::AgentSession;
 use tunnel::trust::AgentTrust;
-use tunnel_proto::backoff::Backoff;
+use tunnel_proto::backoff::{Backoff, HEALTHY};
 
 use crate::board::Board;
 use crate::flow::Flows;
@@ -26,6 +27,8 @@ pub(crate) struct Shared {
     pub(crate) agent: String,
     /// Its node.
     pub(crate) node: Option<String>,
+    /// The cluster's name, where the command line says it.
+    pub(crate) cluster: Option<String>,
     /// Its certificate, once there is one.
     pub(crate) trust: watch::Receiver<Result<Arc<AgentTrust>, String>>,
     /// What is published.
@@ -67,12 +70,13 @@ pub(crate) async fn keep(
 ) {
     let mut backoff = Backoff::new();
     let mut trust = shared.trust.clone();
+    let auto = Auto::new();
     loop {
         let now = Arc::clone(&settings.borrow_and_update());
         let begun = Instant::now();
         let why = tokio::select! {
-            dialled = dial(&gateway, &now, &mut trust, &shared) => match dialled {
-                Ok(session) => serve(&gateway, session, &mut settings, &now, &shared).await,
+            dialled = dial(&gateway, &now, &auto, &mut trust, &shared) => match dialled {
+                Ok(session) => serve(&gateway, session, &mut settings, &now, &auto, &shared).await,
                 Err(why) => Over::Lost(why),
             },
             // Dialled anew, as the object says now.
@@ -89,8 +93,13 @@ pub(crate) async fn keep(
                     changed = differs(&mut settings, &now) => if !changed { return },
                 }
             }
-            // The next program of the gateway listens already, or there is another way to it.
-            Over::Replaced => backoff = Backoff::new(),
+            // The next program of the gateway listens already, or there is another way to it. Should
+            // that be said again and again, it is dialled ever less often.
+            Over::Replaced => {
+                if begun.elapsed() < HEALTHY {
+                    sleep(backoff.wait(Duration::ZERO, 0)).await;
+                }
+            }
             Over::Draining => return,
         }
     }
@@ -109,9 +118,13 @@ enum Over {
 async fn dial(
     gateway: &str,
     settings: &EdgeGatewaySettings,
+    auto: &Auto,
     trust: &mut watch::Receiver<Result<Arc<AgentTrust>, String>>,
     shared: &Shared,
 ) -> Result<AgentSession, String> {
+    if let Carrier::Ssh(carrier) = &settings.carrier {
+        return dial::dial_ssh(gateway, settings, carrier, shared).await;
+    }
     let held = trust.borrow_and_update().clone();
     let held = match held {
         Ok(held) => held,
@@ -124,7 +137,7 @@ async fn dial(
             }
         }
     };
-    dial::dial(gateway, settings, &held, shared).await
+    dial::dial(gateway, settings, auto, &held, shared).await
 }
 
 /// Serves a session until it ends or another one is wanted.
@@ -133,9 +146,11 @@ async fn serve(
     session: AgentSession,
     settings: &mut watch::Receiver<Arc<EdgeGatewaySettings>>,
     now: &EdgeGatewaySettings,
+    auto: &Auto,
     shared: &Arc<Shared>,
 ) -> Over {
-    let carrier = session.carrier.to_string();
+    let used = session.carrier;
+    let carrier = used.to_string();
     let up = LinkLabel { gateway: gateway.to_owned(), carrier: carrier.clone() };
     tracing::info!(gateway, carrier, address = %session.address, "linked");
     shared.board.connected(
@@ -150,6 +165,10 @@ async fn serve(
         ended = running.ended() => Over::Lost(ended.to_string()),
         () = running.gateway_drains() => {
             tracing::info!(gateway, "the gateway is going away, dialling its successor");
+            Over::Replaced
+        }
+        why = dial::until_better(gateway, now, auto, used, shared) => {
+            tracing::info!(gateway, why, "dialling again");
             Over::Replaced
         }
         changed = differs(settings, now) => {

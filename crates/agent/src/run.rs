@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::edge_gateway::EdgeGatewaySettings;
 use cluster::backoff::Limits;
 use cluster::leader::{self, Leadership};
 use cluster::report::{PublishReporter, Seen};
@@ -32,6 +33,9 @@ const LEASE: &str = "portcullis-agents";
 
 /// How long a graceful stop waits for the lease to be given back.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// How long the last words to gateways may take.
+const GOODBYE: Duration = Duration::from_millis(50);
 
 /// What the data plane can do beyond forwarding bytes unread: nothing.
 const SUPPORT: Support = Support { http: false, terminate: false };
@@ -128,6 +132,7 @@ pub async fn run(
     let shared = Arc::new(Shared {
         agent: settings.name.clone(),
         node: settings.node.clone(),
+        cluster: settings.cluster.clone(),
         trust,
         published: published.clone(),
         flows: Arc::clone(&flows),
@@ -154,6 +159,8 @@ pub async fn run(
     let _told_or_not = tokio::time::timeout(LAST_WORDS, teller).await;
     flows.stop().await;
     tasks.shutdown().await;
+    // Sessions that end here say so to their gateways in the background.
+    tokio::time::sleep(GOODBYE).await;
     leadership.release(LAST_WORDS).await;
     Ok(())
 }
@@ -180,7 +187,7 @@ async fn keep_links(mut published: watch::Receiver<Arc<Published>>, shared: Arc<
                     });
                 } else {
                     let (sender, receiver) = watch::channel(Arc::clone(settings));
-                    let task = link::keep(name.clone(), receiver, Arc::clone(&shared));
+                    let task = keep_link(name.clone(), receiver, Arc::clone(&shared));
                     let task = tokio::spawn(task);
                     links.insert(name.clone(), Link { settings: sender, task });
                 }
@@ -192,9 +199,32 @@ async fn keep_links(mut published: watch::Receiver<Arc<Published>>, shared: Arc<
     }
 }
 
+/// Keeps one link, whatever becomes of a try: an error in handling what a peer says costs that
+/// session, not the link.
+async fn keep_link(
+    name: String,
+    settings: watch::Receiver<Arc<EdgeGatewaySettings>>,
+    shared: Arc<Shared>,
+) {
+    loop {
+        let mut attempt = JoinSet::new();
+        attempt.spawn(link::keep(name.clone(), settings.clone(), Arc::clone(&shared)));
+        match attempt.join_next().await {
+            Some(Err(error)) if error.is_panic() => {
+                shared.board.lost(&name, "a defect of this program ended the session");
+                tokio::time::sleep(AFTER_DEFECT).await;
+            }
+            Some(_) | None => return,
+        }
+    }
+}
+
+/// How long a link rests that a defect ended.
+const AFTER_DEFECT: Duration = Duration::from_secs(1);
+
 /// A task that keeps a link; ends when dropped.
 struct Link {
-    settings: watch::Sender<Arc<api::edge_gateway::EdgeGatewaySettings>>,
+    settings: watch::Sender<Arc<EdgeGatewaySettings>>,
     task: JoinHandle<()>,
 }
 

@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
-use api::edge_gateway::{Carrier, EdgeGatewaySettings, SecretSource};
+use api::edge_gateway::{Carrier, EdgeGatewaySettings, SecretSource, SshCarrier};
+use api::host::KeySource;
 use tunnel::adoption;
+use tunnel::auto::Auto;
 use tunnel::dialler::{self, DialError, DiallerSettings, Endpoint};
 use tunnel::session::AgentSession;
-use tunnel::trust::{AgentTrust, OneTimeSecret};
+use tunnel::ssh::{self, SshServer, Timing};
+use tunnel::trust::{AgentTrust, Identity, OneTimeSecret, Role, TrustError};
+use tunnel::quic;
 
 use super::Shared;
 
@@ -18,21 +22,12 @@ use super::Shared;
 pub(super) async fn dial(
     gateway: &str,
     settings: &EdgeGatewaySettings,
+    auto: &Auto,
     trust: &Arc<AgentTrust>,
     shared: &Shared,
 ) -> Result<AgentSession, String> {
-    let endpoints: Vec<Endpoint> = settings
-        .endpoints
-        .iter()
-        .map(|it| Endpoint { host: it.host.to_string(), port: it.port.get() })
-        .collect();
-    if let Carrier::Ssh(_) = settings.carrier {
-        return Err("spec.ssh: this program cannot carry tunnels over SSH yet".to_owned());
-    }
-    let handshakes = trust.handshakes(gateway).map_err(|error| chain(&error))?;
-    let mut dialler = DiallerSettings::new(endpoints, handshakes, &shared.agent);
-    dialler.node.clone_from(&shared.node);
-    let error = match session(&settings.carrier, &dialler, shared).await {
+    let dialler = dialler(gateway, settings, trust, shared)?;
+    let error = match session(&settings.carrier, auto, &dialler, shared).await {
         Ok(session) => return Ok(session),
         Err(error) => error,
     };
@@ -41,10 +36,9 @@ pub(super) async fn dial(
     }
     shared.board.not_adopted(gateway);
     let Some(source) = &settings.adoption else {
-        return Err(format!(
-            "the gateway holds no certificate of this cluster, and spec.adoption names no one-time \
-             secret; make one with `portcullis gateway rotate {gateway}`"
-        ));
+        return Err("the gateway holds no certificate of this cluster, and spec.adoption names no \
+                    one-time secret; declare it with `portcullis gateway create`"
+            .to_owned());
     };
     let secret = one_time_secret(source, shared).await?;
     let unproven = adoption::dial(&dialler.endpoints, trust, gateway).await;
@@ -54,41 +48,125 @@ pub(super) async fn dial(
     };
     adopted.map_err(|error| format!("the gateway cannot be adopted: {}", chain(&error)))?;
     tracing::info!(gateway, "adopted the gateway");
-    session(&settings.carrier, &dialler, shared).await.map_err(|error| chain(&error))
+    let session = session(&settings.carrier, auto, &dialler, shared).await;
+    session.map_err(|error| chain(&error))
+}
+
+/// Completes when a session over `session`'s carrier should be replaced, and says why.
+pub(super) async fn until_better(
+    gateway: &str,
+    settings: &EdgeGatewaySettings,
+    auto: &Auto,
+    carrier: tunnel::link::Carrier,
+    shared: &Shared,
+) -> String {
+    let held = shared.trust.borrow().clone();
+    if let (Carrier::Auto, Ok(trust)) = (&settings.carrier, &held)
+        && let Ok(dialler) = dialler(gateway, settings, trust, shared)
+    {
+        return auto.until_better(&dialler, carrier).await;
+    }
+    std::future::pending().await
+}
+
+/// Logs in to a plain OpenSSH server.
+///
+/// # Errors
+///
+/// Why there is no session, for people.
+pub(super) async fn dial_ssh(
+    gateway: &str,
+    settings: &EdgeGatewaySettings,
+    carrier: &SshCarrier,
+    shared: &Shared,
+) -> Result<AgentSession, String> {
+    let key = match &carrier.key {
+        KeySource::File(file) => read_file("spec.ssh.keyFile", file.as_str()).await?,
+        KeySource::Secret { namespace, name, key } => {
+            read_secret("spec.ssh.keySecretRef", [namespace, name, key], shared).await?
+        }
+    };
+    let server = SshServer {
+        endpoints: settings
+            .endpoints
+            .iter()
+            .map(|it| Endpoint { host: it.host.to_string(), port: carrier.port.get() })
+            .collect(),
+        user: carrier.user.to_string(),
+        host_key: carrier
+            .host_key
+            .to_string()
+            .parse()
+            .map_err(|error: ssh::KeyError| format!("spec.ssh.hostKey: {error}"))?,
+        client_key: key.parse().map_err(|error: ssh::KeyError| format!("spec.ssh: {error}"))?,
+        timing: Timing::default(),
+    };
+    let cluster = shared.cluster.as_deref().unwrap_or("cluster");
+    let identity = Identity::new(cluster, Role::Gateway, gateway).map_err(|it| chain(&it))?;
+    ssh::dial(&server, identity, &shared.agent).await.map_err(|error| chain(&error))
+}
+
+fn dialler(
+    gateway: &str,
+    settings: &EdgeGatewaySettings,
+    trust: &Arc<AgentTrust>,
+    shared: &Shared,
+) -> Result<DiallerSettings, String> {
+    let endpoints = settings
+        .endpoints
+        .iter()
+        .map(|it| Endpoint { host: it.host.to_string(), port: it.port.get() });
+    let handshakes = trust.handshakes(gateway).map_err(|error| chain(&error))?;
+    let mut dialler = DiallerSettings::new(endpoints.collect(), handshakes, &shared.agent);
+    dialler.node.clone_from(&shared.node);
+    Ok(dialler)
 }
 
 async fn session(
     carrier: &Carrier,
+    auto: &Auto,
     dialler: &DiallerSettings,
     shared: &Shared,
 ) -> Result<AgentSession, DialError> {
+    let epoch = shared.epochs.next();
     match carrier {
-        Carrier::Auto | Carrier::Quic | Carrier::Tls | Carrier::Ssh(_) => {
-            dialler::dial(dialler, shared.epochs.next()).await
-        }
+        Carrier::Auto => auto.dial(dialler, epoch).await,
+        Carrier::Quic => quic::dial(dialler, epoch).await,
+        Carrier::Tls | Carrier::Ssh(_) => dialler::dial(dialler, epoch).await,
     }
 }
 
 async fn one_time_secret(source: &SecretSource, shared: &Shared) -> Result<OneTimeSecret, String> {
-    let text = match (source, &shared.client) {
-        (SecretSource::File(file), _) => tokio::fs::read_to_string(file.as_str())
-            .await
-            .map_err(|error| format!("spec.adoption.secretFile: {}: {error}", file.as_str()))?,
-        (SecretSource::Secret { namespace, name, key }, Some(client)) => {
-            let read = cluster::secret::read(client, namespace, name, key).await;
-            read.map_err(|error| format!("spec.adoption.secretRef: {error}"))?
+    let text = match source {
+        SecretSource::File(file) => {
+            read_file("spec.adoption.secretFile", file.as_str()).await?
         }
-        (SecretSource::Secret { .. }, None) => {
-            return Err("spec.adoption.secretRef: there are no Secrets without a cluster; use \
-                        secretFile"
-                .to_owned());
+        SecretSource::Secret { namespace, name, key } => {
+            read_secret("spec.adoption.secretRef", [namespace, name, key], shared).await?
         }
     };
-    text.parse().map_err(|error: tunnel::trust::TrustError| format!("spec.adoption: {error}"))
+    text.parse().map_err(|error: TrustError| format!("spec.adoption: {error}"))
+}
+
+async fn read_file(field: &str, path: &str) -> Result<String, String> {
+    let text = tokio::fs::read_to_string(path).await;
+    text.map_err(|error| format!("{field}: {path}: {error}"))
+}
+
+async fn read_secret(
+    field: &str,
+    [namespace, name, key]: [&str; 3],
+    shared: &Shared,
+) -> Result<String, String> {
+    let Some(client) = &shared.client else {
+        return Err(format!("{field}: there are no Secrets without a cluster; name a file"));
+    };
+    let text = cluster::secret::read(client, namespace, name, key).await;
+    text.map_err(|error| format!("{field}: {error}"))
 }
 
 /// The error with its causes, none repeated.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
