@@ -53,9 +53,10 @@ async fn up(
     loop {
         if !bytes.is_empty() {
             let length = bytes.len();
-            send.write_chunk(bytes).await.map_err(|it| unwritten(&it))?;
+            // Before the other end can know of it.
             meter.add_out(length);
             carried.count(length);
+            send.write_chunk(bytes).await.map_err(|it| unwritten(&it))?;
         }
         bytes = match take(plain) {
             Ok(bytes) if bytes.is_empty() => {

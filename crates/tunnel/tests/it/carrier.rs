@@ -58,6 +58,8 @@ macro_rules! tests {
     };
 }
 
+carrier!(auto, crate::stage::By::Auto);
+carrier!(quic, crate::stage::By::Quic);
 carrier!(tls, crate::stage::By::Tls);
 
 async fn bytes_arrive_both_ways(by: By) {

@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 use tunnel::acceptor::{Acceptor, AcceptorSettings, Arrival, Sockets};
+use tunnel::auto::Auto;
 use tunnel::dialler::{DiallerSettings, Endpoint};
 use tunnel::link::{DatagramFlow, Ending, Flow, Incoming, Meter, OpenError};
 use tunnel::session::{AgentSession, GatewaySession};
@@ -81,12 +82,16 @@ impl Trust {
 /// By which carrier.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum By {
+    Auto,
+    Quic,
     Tls,
 }
 
 impl By {
     pub(crate) async fn dial(self, settings: &DiallerSettings, epoch: u64) -> AgentSession {
         match self {
+            Self::Auto => Auto::new().dial(settings, epoch).await.expect("a session"),
+            Self::Quic => tunnel::quic::dial(settings, epoch).await.expect("a session"),
             Self::Tls => tunnel::dialler::dial(settings, epoch).await.expect("a session"),
         }
     }
