@@ -7,6 +7,7 @@ mod it {
     mod corpus;
     mod epok;
     mod flags;
+    mod gateways;
     mod help;
     mod in_cluster;
     mod installing;

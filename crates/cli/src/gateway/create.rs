@@ -111,7 +111,7 @@ pub(crate) async fn run(arguments: &CreateArguments, output: Output) -> Result {
             name: authorities.cluster().parse().map_err(refused)?,
             ca_pin: authorities.signing(now).pin().to_string().parse().map_err(refused)?,
             secret_hash: Some(digest(&secret)?),
-            expires: Some(expires.try_into()?),
+            expires: instant(expires),
             redemptions: arguments.redemptions,
             grants: grants(&arguments.ports),
             quota: None,
@@ -214,9 +214,12 @@ fn dns_name(arguments: &CreateArguments) -> Option<String> {
 
 /// A point of time for people and programs (RFC 3339, UTC, whole seconds).
 pub(super) fn timestamp(at: SystemTime) -> String {
+    instant(at).map(|it| it.to_string()).unwrap_or_default()
+}
+
+fn instant(at: SystemTime) -> Option<jiff::Timestamp> {
     let seconds = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let at = i64::try_from(seconds).ok().and_then(|it| jiff::Timestamp::from_second(it).ok());
-    at.map(|it| it.to_string()).unwrap_or_default()
+    i64::try_from(seconds).ok().and_then(|it| jiff::Timestamp::from_second(it).ok())
 }
 
 /// Reads `HOST`, `HOST:PORT`, `2001:db8::1` or `[2001:db8::1]:PORT`.

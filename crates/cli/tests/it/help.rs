@@ -24,6 +24,11 @@ fn every_help_is_as_reviewed() {
         expect_file!["../../testdata/help/install-epok-permissions.txt"],
     );
     check("install systemd", expect_file!["../../testdata/help/install-systemd.txt"]);
+    check("install gateway", expect_file!["../../testdata/help/install-gateway.txt"]);
+    check("gateway", expect_file!["../../testdata/help/gateway.txt"]);
+    check("gateway create", expect_file!["../../testdata/help/gateway-create.txt"]);
+    check("gateway list", expect_file!["../../testdata/help/gateway-list.txt"]);
+    check("gateway rotate", expect_file!["../../testdata/help/gateway-rotate.txt"]);
     check("install sudoers", expect_file!["../../testdata/help/install-sudoers.txt"]);
     check(
         "install authorized-keys",

@@ -215,8 +215,7 @@ impl Authorities {
     /// As [`Authority::create`]; and when a new one already waits for its beginning.
     pub fn rotate(&self, begin_at: SystemTime, now: SystemTime) -> Result<Self, TrustError> {
         if self.all.iter().any(|it| begin(it) > now) {
-            let why = "a new authority already waits for its time to sign";
-            return Err(TrustError::Make(why.to_owned()));
+            return Err(TrustError::Rotating);
         }
         let mut all: Vec<_> = self.kept(now).cloned().collect();
         all.push(Authority::make(&self.cluster, begin_at, all.last())?);

@@ -57,6 +57,9 @@ pub enum TrustError {
     /// A key or a certificate could not be made.
     #[error("cannot make a key or a certificate: {0}")]
     Make(String),
+    /// A new authority cannot be made while one waits.
+    #[error("a new authority already waits for its time to sign")]
+    Rotating,
     /// Nobody serves a cluster of that name here.
     #[error("cluster {0} is not in this gateway's configuration")]
     UnknownCluster(String),

@@ -10,8 +10,7 @@ const AWS: &str = include_str!("../../../../../deploy/terraform/aws.tf");
 const HETZNER: &str = include_str!("../../../../../deploy/terraform/hetzner.tf");
 
 const USER_DATA: &str = "file(\"${path.module}/user-data.yaml\")";
-const PUBLISHED: &str = "\
-    { protocol = \"tcp\", from = 80, to = 80 },
+const PUBLISHED: &str = "    { protocol = \"tcp\", from = 80, to = 80 },
     { protocol = \"tcp\", from = 443, to = 443 },
 ";
 const DNS_NAME: &str = "visitors ask for.\"\n  type        = string\n  default     = null";
