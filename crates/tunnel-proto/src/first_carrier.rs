@@ -69,11 +69,7 @@ impl FirstCarrier {
             return None;
         }
         let hold = self.hold;
-        *self = Self {
-            broke: 0,
-            avoided_until: Some(now + hold),
-            hold: (hold * 2).min(LONGEST),
-        };
+        *self = Self { broke: 0, avoided_until: Some(now + hold), hold: (hold * 2).min(LONGEST) };
         Some(hold)
     }
 }

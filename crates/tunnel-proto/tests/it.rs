@@ -1,0 +1,4 @@
+//! The corpora of the fuzz targets.
+
+#[path = "it/corpus.rs"]
+mod corpus;
