@@ -29,15 +29,17 @@ pub(crate) enum NotAdmitted {
 /// The sources of one port.
 #[derive(Debug, Default)]
 pub(crate) struct Admission {
-    sources: Arc<Mutex<HashMap<IpAddr, Source>>>,
+    sources: Sources,
 }
 
 /// A visitor that was let in, until dropped.
 #[derive(Debug)]
 pub(crate) struct Admitted {
     /// Where it is counted, if it is.
-    counted: Option<(Arc<Mutex<HashMap<IpAddr, Source>>>, IpAddr)>,
+    counted: Option<(Sources, IpAddr)>,
 }
+
+type Sources = Arc<Mutex<HashMap<IpAddr, Source>>>;
 
 #[derive(Debug)]
 struct Source {
@@ -194,7 +196,10 @@ mod tests {
         allow_from: &[Range],
         limits: Limits,
     ) -> Result<Admitted, NotAdmitted> {
-        let visitor = visitor.parse().expect("an address");
-        admission.admit(visitor, allow_from, limits, Instant::now())
+        admission.admit(address(visitor), allow_from, limits, Instant::now())
+    }
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().expect("an address")
     }
 }

@@ -14,8 +14,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use listenfd::ListenFd;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg_addr};
 
-use crate::gateway::Inner;
 use crate::handover::{Handed, Purpose};
+use crate::inner::Inner;
 use crate::listener::Bound;
 
 /// The names of the sockets that systemd keeps for us.

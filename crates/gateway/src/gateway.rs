@@ -1,250 +1,408 @@
-//! A running gateway: its parts, and what they know of one another.
+//! A gateway from its start to its end: taking over, serving, handing over, draining.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tunnel::trust::{ClusterTrust, GatewayTrust, Pin, SecretHash, SecretOffer, StateDirectory};
-use tunnel_proto::message::{QuotaReport, Report};
+use futures::StreamExt as _;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, interval, sleep, timeout};
+use tunnel_proto::message::{Reached, ToAgent};
 
-use crate::addresses;
-use crate::cluster::Cluster;
-use crate::config::{ClusterConfig, ClusterName, Config};
-use crate::error::GatewayError;
-use crate::keeper::Errand;
-use crate::listener::House;
-use crate::state::State;
-use crate::table::Table;
+use crate::config::{ClusterName, Config};
+use crate::error::{GatewayError, chain};
+use crate::handover::{Handed, Next, Offer, Present, Purpose};
+use crate::inner::{Inner, Note};
+use crate::keeper::{self, Errand};
+use crate::listener::Bound;
+use crate::tunnels::Tunnels;
+use crate::{descriptors, handover, pages, probe, socket};
 
-/// What a person should know, by what it is about.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(crate) enum Note {
-    /// Who keeps the limits of sources.
-    KernelLimits,
-    /// How large buffers of UDP sockets are.
-    UdpBuffer,
-    /// How many descriptors there can be.
-    Descriptors,
-    /// The tunnel port for UDP.
-    TunnelUdp,
+/// How often each port is probed.
+const PROBE: Duration = Duration::from_secs(10);
+
+/// How many ports are probed at one time.
+const PROBES: usize = 16;
+
+/// How long a process that took sockets over waits for agents before it takes visitors, and how
+/// long these wait for an agent after that, whatever the configuration says.
+const AGENTS_COME: Duration = Duration::from_secs(10);
+
+/// How many descriptors a gateway should have: two for each flow, and room.
+const DESCRIPTORS: u64 = 65_536;
+
+/// A running gateway.
+pub struct Gateway {
+    pub(crate) inner: Arc<Inner>,
+    tunnels: Tunnels,
+    pages: Option<pages::Pages>,
+    /// Ends when dropped.
+    work: JoinSet<()>,
+    asking: mpsc::Receiver<Next>,
+    /// Called when another process has taken over, before this one has ended.
+    pub(crate) on_taken_over: Option<Box<dyn FnOnce() + Send + Sync>>,
 }
 
-/// What every part of a gateway knows.
-#[derive(Debug)]
-pub(crate) struct Inner {
-    config: RwLock<Arc<Config>>,
-    pub(crate) house: Arc<House>,
-    clusters: RwLock<BTreeMap<ClusterName, Arc<Cluster>>>,
-    table: Mutex<Table>,
-    pub(crate) state: State,
-    pub(crate) trust: Arc<GatewayTrust>,
-    notes: Mutex<BTreeMap<Note, String>>,
-    quotas: Mutex<BTreeMap<ClusterName, QuotaReport>>,
-    errands: mpsc::UnboundedSender<Errand>,
-    draining: AtomicBool,
-    /// What it was told when it began.
-    pub(crate) program: String,
-}
+impl Gateway {
+    /// Starts a gateway; takes over from one that runs with the same state directory. Must be
+    /// called within a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// When a part of it cannot be started.
+    pub async fn start(config: Config, program: &str) -> Result<Self, GatewayError> {
+        let descriptors = raise_descriptors();
+        let listen = config.listen.clone();
+        let metrics = config.metrics.clone();
+        let state = config.state_directory.clone();
+        let (inner, errands) = Inner::new(config, program)?;
+        note_descriptors(&inner, descriptors);
 
-impl Inner {
-    /// Puts the parts together. Nothing is opened yet.
-    pub(crate) fn new(
-        config: Config,
-        program: &str,
-    ) -> Result<(Arc<Self>, mpsc::UnboundedReceiver<Errand>), GatewayError> {
-        let path = config.state_directory.clone();
-        let state = State::open(&path)
-            .map_err(|source| GatewayError::StateDirectory { path: path.clone(), source })?;
-        let directory = StateDirectory::open(&path).map_err(GatewayError::Trust)?;
-        let trust = GatewayTrust::open(directory, trusts(&config)).map_err(GatewayError::Trust)?;
-        let house = Arc::new(House::default());
-        let mut table = Table::new(Arc::clone(&house), config.addresses.clone());
-        let mut clusters = BTreeMap::new();
-        for it in &config.clusters {
-            let cluster = Cluster::new(it.clone());
-            table.add(Arc::clone(&cluster), state.desired(&it.name));
-            clusters.insert(it.name.clone(), cluster);
+        let (handed, present) = predecessor(&state).await;
+        let mut sorted = sort(handed);
+        let took_over = !sorted.published.is_empty() || present.is_some();
+        if took_over {
+            inner.table().inherit(std::mem::take(&mut sorted.published));
+            inner.house.set_hold(inner.config().hold().max(AGENTS_COME));
         }
-        house.set_hold(config.hold());
-        let (errands, received) = mpsc::unbounded_channel();
-        let inner = Arc::new(Self {
-            config: RwLock::new(Arc::new(config)),
-            house,
-            clusters: RwLock::new(clusters),
-            table: Mutex::new(table),
-            state,
-            trust,
-            notes: Mutex::default(),
-            quotas: Mutex::default(),
-            errands,
-            draining: AtomicBool::new(false),
-            program: program.to_owned(),
+        let mut tunnels = Tunnels::open(&listen, sorted.tunnel)?;
+        tunnels.start(&inner)?;
+
+        let mut work = JoinSet::new();
+        work.spawn(keeper::keep(Arc::clone(&inner), errands));
+        if let Some(present) = present {
+            until_agents_come(&inner).await;
+            release(present).await;
+        }
+        if took_over {
+            inner.errand(Errand::TakeVisitors);
+            let inner = Arc::clone(&inner);
+            work.spawn(async move {
+                sleep(AGENTS_COME).await;
+                inner.house.set_hold(inner.config().hold());
+            });
+        }
+        work.spawn(probe_all(Arc::clone(&inner)));
+        let pages = pages::Pages::open(&metrics, Arc::clone(&inner), sorted.metrics).await?;
+        let asking = wait_for_next(&state)?;
+        Ok(Self { inner, tunnels, pages, work, asking, on_taken_over: None })
+    }
+
+    /// Takes another configuration while running.
+    pub fn configure(&self, config: Config) {
+        self.inner.errand(Errand::Configure(Box::new(config)));
+    }
+
+    /// Serves until another process has taken over and the flows that were open have ended.
+    pub async fn until_taken_over(&mut self) {
+        while let Some(next) = self.asking.recv().await {
+            if self.hand_over(next).await {
+                return;
+            }
+        }
+        // The thread that waits has ended, and said why.
+        std::future::pending().await
+    }
+
+    /// Gives the sockets to the next process, and drains. Returns whether that was to be so: a next
+    /// process that ends early changes nothing.
+    async fn hand_over(&mut self, next: Next) -> bool {
+        tracing::info!("another process takes over");
+        self.tunnels.stop().await;
+        let given = self.give(next).await;
+        let ready = match given {
+            Ok(next) => {
+                self.tell_agents_to_go();
+                blocking(move || next.wait_ready().map(|()| next)).await
+            }
+            Err(error) => Err(error),
+        };
+        match ready {
+            Ok(next) => {
+                let house = Arc::clone(&self.inner.house);
+                tracing::info!(open = house.open(), "another process has taken over");
+                self.inner.errand(Errand::Close);
+                let before = self.end_keeping(false).await;
+                self.pages = None;
+                let stopped = blocking(move || next.stopped()).await;
+                if let Err(error) = stopped {
+                    tracing::warn!(%error, "the other process does not hear that we have stopped");
+                }
+                if let Some(tell) = self.on_taken_over.take() {
+                    tell();
+                }
+                self.until_drained().await;
+                self.keep_late(&before);
+                true
+            }
+            Err(error) => {
+                tracing::error!(%error, "the other process did not take over; going on");
+                if let Err(error) = self.tunnels.start(&self.inner) {
+                    tracing::error!(error = %chain(&error), "no agent can connect any more");
+                }
+                false
+            }
+        }
+    }
+
+    async fn give(&self, next: Next) -> io::Result<Next> {
+        let bound: Vec<Bound> =
+            self.inner.table().listeners().flat_map(|it| it.sockets()).collect();
+        let mut own = Vec::new();
+        for (address, listener) in self.tunnels.listeners() {
+            own.push((Purpose::Tunnel, *address, listener.as_fd().try_clone_to_owned()?));
+        }
+        if let Some((address, socket)) = self.pages.as_ref().and_then(pages::Pages::socket) {
+            own.push((Purpose::Metrics, address, socket.try_clone_to_owned()?));
+        }
+        blocking(move || {
+            let bound = bound.iter().map(|it| {
+                let purpose = match it {
+                    Bound::Tcp(..) => Purpose::Tcp,
+                    Bound::Udp(..) => Purpose::Udp,
+                };
+                (purpose, it.address(), it.as_fd())
+            });
+            let own = own.iter().map(|(purpose, address, it)| (*purpose, *address, it.as_fd()));
+            let all: Vec<(Purpose, _, BorrowedFd<'_>)> = bound.chain(own).collect();
+            next.give(&all)?;
+            Ok(next)
+        })
+        .await
+    }
+
+    /// Ends: takes nobody in any more, and gives open flows their time.
+    pub async fn drain(mut self) {
+        descriptors::tell("STOPPING=1");
+        self.inner.drain();
+        tracing::info!(open = self.inner.house.open(), "draining");
+        self.tell_agents_to_go();
+        // Where systemd keeps the sockets, the next start follows at once: until then, whoever
+        // comes is served.
+        if !descriptors::is_kept() {
+            self.inner.errand(Errand::Close);
+        }
+        self.tunnels.stop().await;
+        self.until_drained().await;
+        self.end_keeping(true).await;
+        self.end_sessions().await;
+        tracing::info!("the gateway has ended");
+    }
+
+    fn tell_agents_to_go(&self) {
+        for member in self.inner.clusters().into_values().flat_map(|it| it.members()) {
+            // One that has ended need not go.
+            let _ended = member.outbox.send(ToAgent::Drain);
+        }
+    }
+
+    async fn until_drained(&self) {
+        let deadline = Instant::now() + self.inner.config().drain();
+        let mut look = interval(Duration::from_millis(50));
+        while self.inner.house.open() > 0 && Instant::now() < deadline {
+            look.tick().await;
+        }
+    }
+
+    /// Keeps what must be kept. Returns what each cluster had transferred by then.
+    async fn end_keeping(&self, remove_rules: bool) -> BTreeMap<ClusterName, u64> {
+        let (done, ended) = oneshot::channel();
+        self.inner.errand(Errand::End(remove_rules, done));
+        // A keeper that is gone has nothing left to keep.
+        let _gone = timeout(Duration::from_secs(15), ended).await;
+        self.transferred()
+    }
+
+    fn transferred(&self) -> BTreeMap<ClusterName, u64> {
+        let table = self.inner.table();
+        let totals = self.inner.clusters().into_iter().map(|(name, cluster)| {
+            let listeners = table.listeners().filter(|it| it.cluster.name == name);
+            let open: u64 = listeners.map(|it| crate::traffic::bytes(&it.meter)).sum();
+            (name, open + cluster.traffic.left())
         });
-        Ok((inner, received))
+        totals.collect()
     }
 
-    /// Takes another configuration. What of it cannot be taken is left as it was, and logged.
-    pub(crate) fn configure(&self, config: Config) {
-        let before = self.config();
-        if config.listen != before.listen
-            || config.state_directory != before.state_directory
-            || config.metrics != before.metrics
-            || config.name != before.name
-        {
-            tracing::warn!(
-                "name, listen, stateDirectory and metrics count from the next start; all else now"
-            );
-        }
-        if let Err(error) = self.trust.configure(trusts(&config)) {
-            tracing::error!(%error, "the configuration is not taken");
-            return;
-        }
-        let wanted: BTreeMap<_, _> =
-            config.clusters.iter().map(|it| (it.name.clone(), it)).collect();
-        {
-            let mut clusters = self.clusters.write().unwrap_or_else(PoisonError::into_inner);
-            let gone: Vec<_> =
-                clusters.keys().filter(|it| !wanted.contains_key(*it)).cloned().collect();
-            for name in gone {
-                self.table().remove(&name);
-                if let Some(cluster) = clusters.remove(&name) {
-                    cluster.dismiss();
-                }
-                self.set_quota(&name, None);
-            }
-            for (name, config) in wanted {
-                match clusters.get(&name) {
-                    Some(cluster) => {
-                        cluster.configure(config.clone());
-                        if before
-                            .clusters
-                            .iter()
-                            .any(|it| it.name == name && it.ca_pin != config.ca_pin)
-                        {
-                            tracing::info!(cluster = %name, "its authority's pin has changed");
-                        }
-                    }
-                    None => {
-                        let cluster = Cluster::new(config.clone());
-                        self.table().add(Arc::clone(&cluster), self.state.desired(&name));
-                        clusters.insert(name, cluster);
-                    }
-                }
+    /// Leaves to the next process what was transferred after it took over the counting.
+    fn keep_late(&self, before: &BTreeMap<ClusterName, u64>) {
+        for (name, total) in self.transferred() {
+            let late = total.saturating_sub(before.get(&name).copied().unwrap_or(0));
+            if late > 0
+                && let Err(error) = self.inner.state.keep_late(&name, late)
+            {
+                tracing::warn!(cluster = %name, %error, "late traffic is not counted");
             }
         }
-        self.table().offer(config.addresses.clone());
-        self.house.set_hold(config.hold());
-        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
-        tracing::info!("configuration taken");
     }
 
-    /// The configuration in force.
-    pub(crate) fn config(&self) -> Arc<Config> {
-        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// What is listened on. Not to be held while waiting.
-    pub(crate) fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A cluster that is served.
-    pub(crate) fn cluster(&self, name: &str) -> Option<Arc<Cluster>> {
-        let name: ClusterName = name.parse().ok()?;
-        let clusters = self.clusters.read().unwrap_or_else(PoisonError::into_inner);
-        clusters.get(&name).map(Arc::clone)
-    }
-
-    /// Every cluster that is served.
-    pub(crate) fn clusters(&self) -> BTreeMap<ClusterName, Arc<Cluster>> {
-        self.clusters.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Gives the keeper something to do.
-    pub(crate) fn errand(&self, errand: Errand) {
-        // Without a keeper the gateway is ending.
-        let _ending = self.errands.send(errand);
-    }
-
-    /// What a person should know about something, from now on.
-    pub(crate) fn note(&self, about: Note, text: Option<String>) {
-        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
-        match text {
-            Some(text) => notes.insert(about, text),
-            None => notes.remove(&about),
-        };
-    }
-
-    /// What a person should know.
-    pub(crate) fn notes(&self) -> Vec<String> {
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
-    }
-
-    /// How the traffic of a cluster stands.
-    pub(crate) fn set_quota(&self, name: &ClusterName, report: Option<QuotaReport>) {
-        let mut quotas = self.quotas.lock().unwrap_or_else(PoisonError::into_inner);
-        match report {
-            Some(report) => quotas.insert(name.clone(), report),
-            None => quotas.remove(name),
-        };
-    }
-
-    /// How the traffic of a cluster stands, if it has a quota.
-    pub(crate) fn quota(&self, name: &ClusterName) -> Option<QuotaReport> {
-        self.quotas.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied()
-    }
-
-    /// What became of each port, to see whether something changed.
-    pub(crate) fn states(&self) -> impl PartialEq + use<> {
-        self.table().states()
-    }
-
-    /// What a cluster's agents are told.
-    pub(crate) fn report(&self, cluster: &Cluster) -> Report {
-        let (revision, ports) = self.table().report(&cluster.name);
-        Report {
-            revision,
-            ports,
-            sessions: cluster.session_reports(),
-            addresses: self.offered(),
-            quota: self.quota(&cluster.name),
-            notes: self.notes(),
+    /// Ends every session, and waits until agents have been told.
+    async fn end_sessions(&mut self) {
+        for cluster in self.inner.clusters().into_values() {
+            cluster.dismiss();
         }
-    }
-
-    /// The addresses that ports can be published on.
-    pub(crate) fn offered(&self) -> Vec<IpAddr> {
-        let config = self.config();
-        if config.addresses.is_empty() { addresses::global() } else { config.addresses.clone() }
-    }
-
-    /// Whether the gateway is going away.
-    pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
-    }
-
-    /// The gateway is going away.
-    pub(crate) fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+        sleep(Duration::from_millis(50)).await;
+        self.work.shutdown().await;
     }
 }
 
-fn trusts(config: &Config) -> Vec<ClusterTrust> {
-    config.clusters.iter().map(|it| trust(&config.name, it)).collect()
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gateway").field("name", &self.inner.config().name).finish_non_exhaustive()
+    }
 }
 
-fn trust(gateway: &str, cluster: &ClusterConfig) -> ClusterTrust {
-    let offer = cluster.secret_hash.zip(cluster.expires).map(|(hash, expires)| SecretOffer {
-        hash: SecretHash::from_digest(hash.0),
-        expires: expires.into(),
-        redemptions: cluster.redemptions,
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.inner.table().close();
+    }
+}
+
+/// Sockets that were handed over, by what they are for.
+#[derive(Debug, Default)]
+struct Sorted {
+    tunnel: Vec<(std::net::SocketAddr, TcpListener)>,
+    published: Vec<Bound>,
+    metrics: Option<TcpListener>,
+}
+
+fn sort(handed: Vec<Handed>) -> Sorted {
+    let mut sorted = Sorted::default();
+    for Handed { purpose, address, socket } in handed {
+        let kept = match purpose {
+            Purpose::Tunnel => {
+                sorted.tunnel.push((address, socket.into()));
+                Ok(())
+            }
+            Purpose::Metrics => {
+                sorted.metrics = Some(socket.into());
+                Ok(())
+            }
+            Purpose::Tcp => socket::adopt_tcp(socket.into())
+                .map(|it| sorted.published.push(Bound::Tcp(address, Arc::new(it)))),
+            Purpose::Udp => socket::adopt_udp(socket.into())
+                .map(|it| sorted.published.push(Bound::Udp(address, Arc::new(it)))),
+        };
+        if let Err(error) = kept {
+            tracing::warn!(%address, %error, "a socket that was handed over is of no use");
+        }
+    }
+    sorted
+}
+
+/// The sockets of a process that runs with this state directory, or that systemd kept.
+async fn predecessor(state: &Path) -> (Vec<Handed>, Option<Present>) {
+    let kept = descriptors::take();
+    let state = state.to_owned();
+    match blocking(move || handover::take(&state)).await {
+        Ok(Some((handed, present))) => {
+            tracing::info!(sockets = handed.len(), "taking over");
+            (handed, Some(present))
+        }
+        Ok(None) => {
+            if !kept.is_empty() {
+                tracing::info!(sockets = kept.len(), "going on with the sockets that systemd kept");
+            }
+            (kept, None)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the process that runs here does not hand over");
+            (kept, None)
+        }
+    }
+}
+
+async fn release(present: Present) {
+    if let Err(error) = blocking(move || present.ready()).await {
+        tracing::warn!(%error, "the other process has not said that it stopped");
+    }
+}
+
+/// Waits until each cluster that has ports has an agent that serves something.
+async fn until_agents_come(inner: &Inner) {
+    let deadline = Instant::now() + AGENTS_COME;
+    let mut look = interval(Duration::from_millis(10));
+    let all_there = || {
+        let clusters = inner.clusters();
+        let mut with_ports =
+            clusters.iter().filter(|(name, _)| inner.table().wishes_something(name));
+        with_ports.all(|(_, cluster)| cluster.serves_something())
+    };
+    while !all_there() && Instant::now() < deadline {
+        look.tick().await;
+    }
+}
+
+/// Waits on a thread of its own until another process asks.
+fn wait_for_next(state: &Path) -> Result<mpsc::Receiver<Next>, GatewayError> {
+    let what = "the next process cannot be waited for in the state directory";
+    let offer = Offer::open(state).map_err(|source| GatewayError::System { what, source })?;
+    let (sender, asking) = mpsc::channel(1);
+    let thread = std::thread::Builder::new().name("handover".to_owned()).stack_size(64 * 1024);
+    let waiting = thread.spawn(move || {
+        loop {
+            match offer.wait() {
+                Ok(next) => {
+                    if sender.blocking_send(next).is_err() {
+                        return;
+                    }
+                }
+                Err(error) => return tracing::error!(%error, "no process can take over any more"),
+            }
+        }
     });
-    ClusterTrust {
-        cluster: cluster.name.to_string(),
-        gateway: gateway.to_owned(),
-        pins: vec![Pin::from_digest(cluster.ca_pin.0)],
-        offer,
+    waiting.map_err(|source| GatewayError::System { what, source })?;
+    Ok(asking)
+}
+
+/// Probes every port again and again, spread over time. A port that visitors have just come
+/// through needs no probe.
+async fn probe_all(inner: Arc<Inner>) {
+    let mut round = interval(PROBE);
+    loop {
+        round.tick().await;
+        let listeners: Vec<_> = inner.table().listeners().cloned().collect();
+        let probes = listeners.into_iter().map(|listener| async move {
+            match listener.probes.take_passed() {
+                Some(microseconds) => listener.reached(Reached::Backend(microseconds)),
+                None => probe::probe(listener).await,
+            }
+        });
+        futures::stream::iter(probes).buffer_unordered(PROBES).for_each(|()| async {}).await;
     }
+}
+
+/// Lets this process have as many descriptors as it may; returns how many.
+fn raise_descriptors() -> Option<u64> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // Only root may have more than the system set.
+    let wanted = limit.maximum.map(|it| it.max(DESCRIPTORS));
+    for most in [wanted, limit.maximum] {
+        if setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most }).is_ok() {
+            return most;
+        }
+    }
+    limit.current
+}
+
+fn note_descriptors(inner: &Inner, descriptors: Option<u64>) {
+    let few = descriptors.filter(|it| *it < DESCRIPTORS).map(|it| {
+        format!(
+            "the gateway can have {it} descriptors, about {} flows; raise LimitNOFILE to \
+             {DESCRIPTORS} or more",
+            it / 2
+        )
+    });
+    inner.note(Note::Descriptors, few);
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }

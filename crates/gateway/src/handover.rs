@@ -257,6 +257,8 @@ fn receive(socket: &Socket, text: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)
 mod tests {
     use std::net::{TcpListener, TcpStream};
 
+    use anyhow::Context as _;
+
     use super::*;
 
     #[test]
@@ -266,7 +268,7 @@ mod tests {
         let listeners: Vec<TcpListener> =
             (0..200).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<io::Result<_>>()?;
         let first = listeners.first().map(TcpListener::local_addr).transpose()?;
-        let first = first.expect("there are 200");
+        let first = first.context("there are 200")?;
         let present = std::thread::spawn(move || -> io::Result<()> {
             let next = offer.wait()?;
             let sockets =
@@ -276,13 +278,13 @@ mod tests {
             drop(listeners);
             next.stopped()
         });
-        let (handed, ready) = take(directory.path())?.expect("somebody is there");
+        let (handed, ready) = take(directory.path())?.context("somebody is there")?;
         assert_eq!(handed.len(), 200);
         ready.ready()?;
-        present.join().expect("no panic")?;
+        present.join().map_err(|_| anyhow::anyhow!("a panic"))??;
         // Only the socket that was handed over is left.
         TcpStream::connect(first)?;
-        let found = handed.iter().find(|it| it.address == first).expect("it came along");
+        let found = handed.iter().find(|it| it.address == first).context("it came along")?;
         let listener = TcpListener::from(found.socket.try_clone()?);
         assert_eq!(listener.accept()?.0.local_addr()?, first);
         Ok(())
@@ -305,7 +307,7 @@ mod tests {
             let taken = scope.spawn(|| take(directory.path()));
             let next = offer.wait()?;
             next.give(&[])?;
-            drop(taken.join().expect("no panic")?);
+            drop(taken.join().map_err(|_| anyhow::anyhow!("a panic"))??);
             Ok::<_, anyhow::Error>(next)
         })?;
         assert!(next.wait_ready().is_err());

@@ -14,7 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tunnel_proto::message::Desired;
 
 use crate::config::{ClusterName, Config};
-use crate::gateway::{Inner, Note};
+use crate::inner::{Inner, Note};
 use crate::kernel::Kernel;
 use crate::socket::UDP_BUFFER;
 use accounts::Accounts;

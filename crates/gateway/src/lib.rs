@@ -21,6 +21,7 @@ mod error;
 mod filter;
 mod gateway;
 mod handover;
+mod inner;
 mod keeper;
 mod kernel;
 mod listener;
@@ -38,4 +39,5 @@ mod traffic;
 mod tunnels;
 
 pub use error::GatewayError;
-pub use run::{Gateway, run};
+pub use gateway::Gateway;
+pub use run::run;

@@ -17,7 +17,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use tunnel_proto::message::{PortState, Protocol, Reached};
 
-use crate::gateway::Inner;
+use crate::inner::Inner;
 
 /// How long flows took to open.
 #[derive(Debug)]

@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 
 use crate::config::MetricsListen;
 use crate::error::GatewayError;
-use crate::gateway::Inner;
+use crate::inner::Inner;
 use crate::metrics::Metrics;
 
 /// The pages at work, until dropped.

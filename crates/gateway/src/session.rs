@@ -9,7 +9,7 @@ use tunnel::trust::system_clock;
 use tunnel_proto::message::{ToAgent, ToGateway};
 
 use crate::cluster::{Cluster, Member};
-use crate::gateway::Inner;
+use crate::inner::Inner;
 use crate::keeper::Errand;
 
 /// How often agents hear of the gateway although nothing happened.

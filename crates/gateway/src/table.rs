@@ -422,16 +422,18 @@ fn why_not(
     {
         return before;
     }
-    Missing::new(match error.kind() {
-        io::ErrorKind::AddrInUse => PortState::InUse(socket::holder(protocol, at)),
-        io::ErrorKind::AddrNotAvailable => {
-            PortState::Failed(format!("this machine does not have the address {}", at.ip()))
-        }
-        io::ErrorKind::PermissionDenied => PortState::Failed(format!(
+    let kind = error.kind();
+    Missing::new(if kind == io::ErrorKind::AddrInUse {
+        PortState::InUse(socket::holder(protocol, at))
+    } else if kind == io::ErrorKind::AddrNotAvailable {
+        PortState::Failed(format!("this machine does not have the address {}", at.ip()))
+    } else if kind == io::ErrorKind::PermissionDenied {
+        PortState::Failed(format!(
             "{at}: {error}; give the gateway CAP_NET_BIND_SERVICE, or a kernel with \
-             net.ipv4.ip_unprivileged_port_start below {}",
+             net.ipv4.ip_unprivileged_port_start of at most {}",
             at.port()
-        )),
-        _ => PortState::Failed(format!("{at}: {error}")),
+        ))
+    } else {
+        PortState::Failed(format!("{at}: {error}"))
     })
 }

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::interval;
 use tunnel::acceptor::{Acceptor, AcceptorSettings, Arrival, Sockets};
 use tunnel_proto::message;
 
 use crate::error::GatewayError;
-use crate::gateway::{Inner, Note};
+use crate::inner::{Inner, Note};
 use crate::{session, socket};
 
 /// How often the UDP port is tried again while a predecessor still has it.
@@ -54,57 +54,31 @@ impl Tunnels {
 
     /// Takes agents in. Must be called within a tokio runtime.
     pub(crate) fn start(&mut self, inner: &Arc<Inner>) -> Result<(), GatewayError> {
-        let system =
-            |source| GatewayError::System { what: "the tunnel port cannot be used", source };
-        let tcp: io::Result<Vec<_>> = self.listeners.iter().map(|(_, it)| it.try_clone()).collect();
-        let tcp = tcp.map_err(system)?;
-        let acceptor = accept(inner, Sockets { tcp, udp: Vec::new() })?;
-        self.accepting.spawn(take_in(Arc::clone(inner), acceptor));
-        for (address, _) in &self.listeners {
-            self.accepting.spawn(take_in_by_udp(Arc::clone(inner), *address));
+        let what = "the tunnel port cannot be used";
+        let system = |source| GatewayError::System { what, source };
+        let handshakes = inner.trust.handshakes().map_err(GatewayError::Trust)?;
+        let settings = AcceptorSettings {
+            gateway: inner.config().name.clone(),
+            program: inner.program.clone(),
+            ..AcceptorSettings::default()
+        };
+        let mut sockets = Sockets::default();
+        let mut missing = Vec::new();
+        for (address, listener) in &self.listeners {
+            sockets.tcp.push(listener.try_clone().map_err(system)?);
+            match bind(*address) {
+                Ok(socket) => sockets.udp.push(socket),
+                Err(_) => missing.push(*address),
+            }
         }
+        let acceptor = Acceptor::start(sockets, handshakes, settings).map_err(system)?;
+        self.accepting.spawn(take_in(Arc::clone(inner), acceptor, missing));
         Ok(())
     }
 
     /// Takes nobody in any more; the sockets stay.
     pub(crate) async fn stop(&mut self) {
         self.accepting.shutdown().await;
-    }
-}
-
-fn accept(inner: &Arc<Inner>, sockets: Sockets) -> Result<Acceptor, GatewayError> {
-    let handshakes = inner.trust.handshakes().map_err(GatewayError::Trust)?;
-    let settings = AcceptorSettings {
-        gateway: inner.config().name.clone(),
-        program: inner.program.clone(),
-        ..AcceptorSettings::default()
-    };
-    Acceptor::start(sockets, handshakes, settings)
-        .map_err(|source| GatewayError::System { what: "the tunnel port cannot be used", source })
-}
-
-/// The UDP port may still be a predecessor's, which has sessions there until they have drained: a
-/// connection of QUIC cannot change hands.
-async fn take_in_by_udp(inner: Arc<Inner>, address: SocketAddr) {
-    let udp = loop {
-        match bind(address) {
-            Ok(socket) => break socket,
-            Err(error) => {
-                let holder = socket::holder(message::Protocol::Udp, address);
-                inner.note(
-                    Note::TunnelUdp,
-                    Some(format!(
-                        "tunnels over UDP are not possible: {address}: {error}; {holder}"
-                    )),
-                );
-            }
-        }
-        sleep(AGAIN).await;
-    };
-    inner.note(Note::TunnelUdp, None);
-    match accept(&inner, Sockets { tcp: Vec::new(), udp: vec![udp] }) {
-        Ok(acceptor) => take_in(inner, acceptor).await,
-        Err(error) => tracing::error!(%error, "tunnels over UDP are not possible"),
     }
 }
 
@@ -118,22 +92,53 @@ fn bind(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
     Ok(socket.into())
 }
 
-async fn take_in(inner: Arc<Inner>, mut acceptor: Acceptor) {
-    while let Some(arrival) = acceptor.next().await {
-        match arrival {
-            Arrival::Session(it) => {
-                tokio::spawn(session::serve(Arc::clone(&inner), *it));
+async fn take_in(inner: Arc<Inner>, mut acceptor: Acceptor, mut missing: Vec<SocketAddr>) {
+    let mut again = interval(AGAIN);
+    loop {
+        tokio::select! {
+            arrival = acceptor.next() => match arrival {
+                Some(arrival) => receive(&inner, arrival),
+                None => return,
+            },
+            _ = again.tick(), if !missing.is_empty() => {
+                missing.retain(|address| add_udp(&inner, &mut acceptor, *address));
             }
-            Arrival::Adoption(it) => {
-                let inner = Arc::clone(&inner);
-                tokio::spawn(async move {
-                    let address = it.address;
-                    match tunnel::adoption::serve(*it, &inner.trust).await {
-                        Ok(by) => tracing::info!(%by, %address, "adopted"),
-                        Err(error) => tracing::warn!(%address, %error, "not adopted"),
-                    }
-                });
-            }
+        }
+    }
+}
+
+fn receive(inner: &Arc<Inner>, arrival: Arrival) {
+    let inner = Arc::clone(inner);
+    match arrival {
+        Arrival::Session(it) => {
+            tokio::spawn(session::serve(inner, *it));
+        }
+        Arrival::Adoption(it) => {
+            tokio::spawn(async move {
+                let address = it.address;
+                match tunnel::adoption::serve(*it, &inner.trust).await {
+                    Ok(by) => tracing::info!(%by, %address, "adopted"),
+                    Err(error) => tracing::warn!(%address, %error, "not adopted"),
+                }
+            });
+        }
+    }
+}
+
+/// Tries to have the UDP port, which may still be a predecessor's: that has sessions there until
+/// they have drained, as a connection of QUIC cannot change hands. Returns whether it is missing.
+fn add_udp(inner: &Inner, acceptor: &mut Acceptor, address: SocketAddr) -> bool {
+    match bind(address) {
+        Ok(socket) => {
+            acceptor.add_udp(socket);
+            inner.note(Note::TunnelUdp, None);
+            false
+        }
+        Err(error) => {
+            let holder = socket::holder(message::Protocol::Udp, address);
+            let why = format!("tunnels over UDP are not possible: {address}: {error}; {holder}");
+            inner.note(Note::TunnelUdp, Some(why));
+            true
         }
     }
 }

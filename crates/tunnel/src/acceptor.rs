@@ -69,7 +69,7 @@ pub struct Acceptor {
     entrance: Arc<Entrance>,
     addresses: Vec<SocketAddr>,
     // Ends the accepting when dropped.
-    _accepting: JoinSet<()>,
+    accepting: JoinSet<()>,
 }
 
 /// Arrivals that may wait to be taken.
@@ -98,7 +98,13 @@ impl Acceptor {
         for socket in sockets.udp {
             accepting.spawn(crate::quic::accept(socket, Arc::clone(&entrance)));
         }
-        Ok(Self { arrivals, entrance, addresses, _accepting: accepting })
+        Ok(Self { arrivals, entrance, addresses, accepting })
+    }
+
+    /// Accepts on one more socket, for carriers over UDP: one that somebody else had at the start.
+    /// Must be called within a tokio runtime.
+    pub fn add_udp(&mut self, socket: std::net::UdpSocket) {
+        self.accepting.spawn(crate::quic::accept(socket, Arc::clone(&self.entrance)));
     }
 
     /// The next one to come.

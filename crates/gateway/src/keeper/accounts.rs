@@ -10,7 +10,7 @@ use crate::clock::now_seconds;
 use crate::cluster::Cluster;
 use crate::config::ClusterName;
 use crate::filter::Shaped;
-use crate::gateway::Inner;
+use crate::inner::Inner;
 use crate::traffic::bytes;
 
 /// The accounts of the clusters that have a quota.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::Serialize;
 use tunnel_proto::message::{PortReport, PortState, Reached, Report, SessionReport};
 
-use crate::gateway::Inner;
+use crate::inner::Inner;
 use crate::port::PortKey;
 
 /// The whole page.

@@ -46,15 +46,13 @@ pub(super) fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Packet
     let from = received.address.and_then(|it| address(&it)).ok_or_else(|| nonsense("no source"))?;
     let mut way = None;
     for message in received.cmsgs()? {
-        match message {
-            ControlMessageOwned::Ipv6PacketInfo(it) => {
-                way = Some((IpAddr::V6(it.ipi6_addr.s6_addr.into()), it.ipi6_ifindex));
-            }
-            ControlMessageOwned::Ipv4PacketInfo(it) if way.is_none() => {
-                let address = Ipv4Addr::from(u32::from_be(it.ipi_spec_dst.s_addr));
-                way = Some((IpAddr::V4(address), 0));
-            }
-            _ => {}
+        if let ControlMessageOwned::Ipv6PacketInfo(it) = message {
+            way = Some((IpAddr::V6(it.ipi6_addr.s6_addr.into()), it.ipi6_ifindex));
+        } else if let ControlMessageOwned::Ipv4PacketInfo(it) = message
+            && way.is_none()
+        {
+            let address = Ipv4Addr::from(u32::from_be(it.ipi_spec_dst.s_addr));
+            way = Some((IpAddr::V4(address), 0));
         }
     }
     let (local, interface) = way.ok_or_else(|| nonsense("no destination"))?;
@@ -64,7 +62,7 @@ pub(super) fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Packet
         visitor: canonical(from),
         way: Way {
             local: local.to_canonical(),
-            interface: if link_local { u32::try_from(interface).unwrap_or(0) } else { 0 },
+            interface: if link_local { interface } else { 0 },
             socket_v6: from.is_ipv6(),
         },
     })
