@@ -244,7 +244,7 @@ impl Check {
     }
 
     fn grants(&mut self, grants: &[GrantSpec]) -> Vec<Grant> {
-        self.at_most("spec.grants", grants.len(), 64);
+        self.at_most("spec.grants", grants.len(), 32);
         let grants = grants.iter().enumerate().map(|(index, it)| self.grant(index, it));
         grants.collect()
     }

@@ -112,7 +112,7 @@ pub struct EdgeGatewaySpec {
     /// Who may publish what. Without this field, every namespace may publish every port; with it,
     /// only what it lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Vec<GrantSpec>", length(max = 64))]
+    #[schemars(with = "Vec<GrantSpec>", length(max = 32))]
     pub grants: Option<Vec<GrantSpec>>,
 
     /// How the gateway and the cluster get to know each other.
