@@ -151,7 +151,10 @@ impl Tunnels {
         let manifests = self.path("manifests").display().to_string();
         let authority = self.path("authority").display().to_string();
         let mut arguments = vec!["agent", "--manifests", &manifests, "--ca-dir", &authority];
-        arguments.extend(["--cluster", CLUSTER, "--name", name, "--listen", AGENT_PAGES]);
+        arguments.extend(["--cluster", CLUSTER, "--name", name]);
+        if !more.contains(&"--listen") {
+            arguments.extend(["--listen", AGENT_PAGES]);
+        }
         arguments.extend(more);
         machine.spawn(&self.program, &arguments)
     }

@@ -8,7 +8,7 @@ use testkit::internet::{Direction, public};
 use testkit::wait;
 
 use crate::objects::Service;
-use crate::place::{AGENT, ONE, PATIENCE, Place, Size, at, none_failed_or_slow};
+use crate::place::{AGENT, ONE, PATIENCE, Place, Size, at, finish, none_failed_or_slow};
 
 const DIRECTIONS: [Direction; 3] = [Direction::Out, Direction::Back, Direction::Both];
 
@@ -78,7 +78,7 @@ fn wb06_with_two_agents_the_silent_death_of_one_costs_no_new_connection() -> any
         })?;
         drop(silence);
         place.wait_connected(1, 1)?;
-        let attempts = prober.stop()?;
+        let attempts = finish(prober)?;
         none_failed_or_slow(&attempts, Duration::from_secs(1));
     }
     Ok(())
@@ -121,8 +121,8 @@ fn wb04_a_gateway_whose_address_changes_is_found_by_its_name() -> anyhow::Result
     place.reached(at(1, 443), Tcp)?;
 
     let gateway = place.gateway(1);
-    gateway.add_address("wan0", &format!("{}/24", public(50)))?;
     gateway.remove_address("wan0", &format!("{}/24", public(1)))?;
+    gateway.add_address("wan0", &format!("{}/24", public(50)))?;
     hosts(50)?;
     let begin = Instant::now();
     place.reached(at(50, 443), Tcp)?;
@@ -155,7 +155,7 @@ fn wb04_a_frozen_agent_gives_way_to_its_successor_at_once() -> anyhow::Result<()
     // Its connections stay open; only the epoch of the next says that it is over.
     place.with_agent(1, |it| it.signal(Signal::SIGSTOP))?;
     let begin = Instant::now();
-    let successor = place.agent_process(1, &[])?;
+    let successor = place.agent_process(1, &["--listen", "127.0.0.1:0"])?;
     place.reached(at(1, 443), Tcp)?;
     let back = begin.elapsed();
     assert!(back < Duration::from_secs(2), "{back:?}\n{}\n{}", place.logs(), successor.log());
@@ -165,6 +165,6 @@ fn wb04_a_frozen_agent_gives_way_to_its_successor_at_once() -> anyhow::Result<()
     let prober = place.prober(at(1, 443))?;
     let end = Instant::now() + Duration::from_secs(5);
     wait::until("some time is over", PATIENCE, || (Instant::now() > end).then_some(()))?;
-    none_failed_or_slow(&prober.stop()?, Duration::from_secs(1));
+    none_failed_or_slow(&finish(prober)?, Duration::from_secs(1));
     Ok(())
 }

@@ -8,7 +8,7 @@ use testkit::Protocol::Tcp;
 use testkit::wait;
 
 use crate::objects::Service;
-use crate::place::{ONE, PATIENCE, Place, Size, at, none_failed_or_slow};
+use crate::place::{ONE, PATIENCE, Place, Size, at, finish, none_failed_or_slow};
 use crate::sockets::connect;
 
 /// The port on which gateways wait for agents.
@@ -44,7 +44,7 @@ fn rubbish_on_the_tunnel_port_disturbs_nobody() -> anyhow::Result<()> {
             }
         }
     }
-    none_failed_or_slow(&prober.stop()?, Duration::from_secs(1));
+    none_failed_or_slow(&finish(prober)?, Duration::from_secs(1));
     place.with_gateway(1, testkit::lab::Daemon::check_alive)
 }
 
@@ -91,7 +91,7 @@ fn wb09_an_agent_of_another_authority_gets_nothing() -> anyhow::Result<()> {
     let theirs = Service { endpoints: &["10.77.0.32"], ..Service::default() };
     std::fs::write(manifests.join("blog.yaml"), theirs.yaml())?;
     let impostor = place.agent(2).spawn(
-        crate::place::PROGRAM,
+        crate::place::program(),
         &[
             "agent",
             "--manifests",
@@ -111,7 +111,7 @@ fn wb09_an_agent_of_another_authority_gets_nothing() -> anyhow::Result<()> {
             .any(|it| log.contains(it))
             .then_some(())
     })?;
-    let attempts = prober.stop()?;
+    let attempts = finish(prober)?;
     assert!(attempts.iter().all(|it| it.outcome.server() == Some("b1")), "the impostor answered");
     none_failed_or_slow(&attempts, Duration::from_secs(1));
     Ok(())

@@ -1,9 +1,9 @@
 //! Gateways, agents and backends around a router, and the objects that the agents watch.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use tempfile::TempDir;
@@ -16,8 +16,12 @@ use testkit::{Lab, Machine, Protocol, wait};
 /// How long anything may take on a loaded machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The program under test.
-pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_portcullis");
+/// The program under test: the one that was built with the tests, or the one that
+/// `PORTCULLIS_PROGRAM` names, such as a release build for what depends on it.
+pub(crate) fn program() -> PathBuf {
+    let named = std::env::var_os("PORTCULLIS_PROGRAM");
+    named.map_or_else(|| env!("CARGO_BIN_EXE_portcullis").into(), PathBuf::from)
+}
 
 /// The last number of the first agent's and the first backend's address.
 pub(crate) const AGENT: u8 = 21;
@@ -99,7 +103,7 @@ impl Place {
         let agents = machines('a', size.agents, AGENT, true)?;
         let backends = machines('b', 2, BACKEND, true)?;
         let directory = TempDir::new()?;
-        let tunnels = Tunnels::new(Path::new(PROGRAM), directory.path())?;
+        let tunnels = Tunnels::new(&program(), directory.path())?;
         let place = Self {
             gateways: gateways.into_iter().map(Running::new).collect(),
             agents: agents.into_iter().map(Running::new).collect(),
@@ -228,6 +232,7 @@ impl Place {
         let user = user.to_string();
         let only = format!("-all,+{capability}");
         let configuration = configuration.display().to_string();
+        let program = program().display().to_string();
         let arguments = [
             "--reuid",
             &user,
@@ -242,7 +247,7 @@ impl Place {
             "--bounding-set",
             &only,
             "--",
-            PROGRAM,
+            &program,
             "gateway",
             "run",
             "--config",
@@ -312,12 +317,15 @@ impl Place {
 
     /// Waits until an agent has sessions with this many gateways.
     pub(crate) fn wait_connected(&self, agent: u8, gateways: usize) -> anyhow::Result<()> {
+        let mut last = None;
         wait::until_ok(&format!("a{agent} is connected to {gateways} gateways"), PATIENCE, || {
             self.with_agent(agent, Daemon::check_alive)?;
-            let connected = self.connected(agent).unwrap_or_default();
-            Ok((connected == gateways).then_some(()))
+            let connected = self.connected(agent);
+            let reached = connected.as_ref().is_ok_and(|it| *it == gateways);
+            last = Some(connected);
+            Ok(reached.then_some(()))
         })
-        .with_context(|| self.logs())
+        .with_context(|| format!("in the end there was {last:?}\n{}", self.logs()))
     }
 
     /// How many gateways an agent says that it has sessions with.
@@ -331,8 +339,9 @@ impl Place {
     pub(crate) fn rotate(&self) -> anyhow::Result<()> {
         let [manifests, authority] =
             ["manifests", "authority"].map(|it| self.path(it).display().to_string());
-        let arguments = ["gateway", "rotate", "--manifests", &manifests, "--ca-dir", &authority];
-        let output = std::process::Command::new(PROGRAM).args(arguments).output()?;
+        let arguments =
+            ["gateway", "rotate", "--now", "--manifests", &manifests, "--ca-dir", &authority];
+        let output = std::process::Command::new(program()).args(arguments).output()?;
         let said = String::from_utf8_lossy(&output.stderr);
         anyhow::ensure!(output.status.success(), "gateway rotate: {said}");
         Ok(())
@@ -413,6 +422,18 @@ fn kill(running: &Running) -> anyhow::Result<String> {
     Ok(daemon.log())
 }
 
+/// Lets a prober make enough attempts after whatever happened, and returns all of its attempts.
+pub(crate) fn finish(prober: Prober) -> anyhow::Result<Vec<Attempt>> {
+    let mut attempts = prober.read()?;
+    let enough = attempts.len() + 50;
+    wait::until_ok("fifty more attempts", PATIENCE, || {
+        attempts.extend(prober.read()?);
+        Ok((attempts.len() >= enough).then_some(()))
+    })?;
+    attempts.extend(prober.stop()?);
+    Ok(attempts)
+}
+
 /// A gateway's address and a port.
 pub(crate) fn at(gateway: u8, port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::from(public(gateway)), port)
@@ -421,8 +442,21 @@ pub(crate) fn at(gateway: u8, port: u16) -> SocketAddr {
 /// Fails unless every attempt was answered, each within `limit`.
 #[track_caller]
 pub(crate) fn none_failed_or_slow(attempts: &[Attempt], limit: Duration) {
+    none_failed_or_slow_but(attempts, limit, &[]);
+}
+
+/// The same, except for attempts that had begun at one of these moments and not ended: what was
+/// connected through a program that is killed is lost with it.
+#[track_caller]
+pub(crate) fn none_failed_or_slow_but(attempts: &[Attempt], limit: Duration, kills: &[SystemTime]) {
+    // An attempt takes a few milliseconds.
+    let begun = |at: SystemTime| {
+        let before = |kill: &SystemTime| kill.duration_since(at).ok();
+        kills.iter().filter_map(before).any(|it| it < Duration::from_millis(100))
+    };
     let took = |it: &Attempt| it.outcome.answer().map(|it| it.answered);
-    let bad: Vec<_> = attempts.iter().filter(|it| took(it).is_none_or(|it| it > limit)).collect();
+    let is_bad = |it: &&Attempt| took(it).is_none_or(|it| it > limit) && !begun(it.at);
+    let bad: Vec<_> = attempts.iter().filter(is_bad).collect();
     assert!(attempts.len() > 20, "only {} connections were tried", attempts.len());
     assert!(bad.is_empty(), "{} of {}: {bad:#?}", bad.len(), attempts.len());
 }

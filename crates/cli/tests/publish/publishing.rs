@@ -8,7 +8,7 @@ use testkit::probe::Probe;
 use testkit::wait;
 
 use crate::objects::Service;
-use crate::place::{ONE, PATIENCE, Place, at};
+use crate::place::{ONE, PATIENCE, Place, at, finish};
 
 #[test]
 fn wb01_a_home_behind_a_router_publishes_80_and_443_on_a_public_machine() -> anyhow::Result<()> {
@@ -133,7 +133,7 @@ fn wb10_of_two_services_that_want_a_port_the_older_has_it_and_the_other_is_told(
         Ok((outcome.server() == Some("b1")).then_some(()))
     })?;
     let status = place.agent_status(1)?.to_string();
-    assert!(status.contains("web/usurper") && status.contains("web/blog"), "{status}");
+    assert!(status.contains("usurper") && status.contains("Service web/blog"), "{status}");
 
     place.remove("z-blog")?;
     wait::until_ok("the port falls to the other", PATIENCE, || {
@@ -183,7 +183,7 @@ fn endpoints_that_go_take_no_connection_with_them() -> anyhow::Result<()> {
     answered_by(&["b2"])?;
     with(&["10.77.0.31"])?;
     answered_by(&["b1"])?;
-    crate::place::none_failed_or_slow(&prober.stop()?, std::time::Duration::from_secs(1));
+    crate::place::none_failed_or_slow(&finish(prober)?, std::time::Duration::from_secs(1));
     Ok(())
 }
 

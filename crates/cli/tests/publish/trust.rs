@@ -8,7 +8,7 @@ use testkit::probe::Probe;
 use testkit::wait;
 
 use crate::objects::Service;
-use crate::place::{ONE, PATIENCE, Place, at, none_failed_or_slow};
+use crate::place::{ONE, PATIENCE, Place, at, finish, none_failed_or_slow};
 
 #[test]
 fn wb12_a_gateway_that_lost_everything_is_adopted_anew_with_a_new_secret() -> anyhow::Result<()> {
@@ -80,11 +80,11 @@ fn wb09_the_authority_is_replaced_without_a_lost_connection() -> anyhow::Result<
     let flow = flow.unwrap_or_else(|| panic!("{outcome}"));
     let before = place.gateway_serial(1)?;
     place.rotate()?;
-    wait::until_ok("the gateway has a certificate of the new authority", 2 * PATIENCE, || {
+    wait::until_ok("the gateway has a certificate of the new authority", 4 * PATIENCE, || {
         Ok((place.gateway_serial(1)? != before).then_some(()))
     })
     .with_context(|| place.logs())?;
     assert_eq!(flow.ask(PATIENCE)?.server(), Some("b1"), "an open flow was cut");
-    none_failed_or_slow(&prober.stop()?, Duration::from_secs(1));
+    none_failed_or_slow(&finish(prober)?, Duration::from_secs(1));
     Ok(())
 }

@@ -6,7 +6,7 @@ use testkit::Protocol::Tcp;
 use testkit::probe::Probe;
 
 use crate::objects::Service;
-use crate::place::{ONE, PATIENCE, Place, at, none_failed_or_slow};
+use crate::place::{ONE, PATIENCE, Place, at, finish, none_failed_or_slow};
 
 #[test]
 fn a_gateway_is_upgraded_without_a_refused_connection() -> anyhow::Result<()> {
@@ -22,6 +22,6 @@ fn a_gateway_is_upgraded_without_a_refused_connection() -> anyhow::Result<()> {
     let status = old.wait(PATIENCE)?;
     assert!(status.success(), "{status}: {}", old.log());
     place.reached(at(1, 443), Tcp)?;
-    none_failed_or_slow(&prober.stop()?, Duration::from_secs(1));
+    none_failed_or_slow(&finish(prober)?, Duration::from_secs(1));
     Ok(())
 }
