@@ -55,7 +55,11 @@ impl ParseGatewayPortsError {
             Self::List(ParseHostPortsError::Protocol { .. }) => {
                 "end the entry with :tcp or :udp, or leave it out for tcp"
             }
-            Self::List(ParseHostPortsError::Shape(_) | ParseHostPortsError::Target { .. }) => {
+            Self::List(
+                ParseHostPortsError::Shape(_)
+                | ParseHostPortsError::Port { .. }
+                | ParseHostPortsError::Target { .. },
+            ) => {
                 "write entries such as 443, 443:8443, 53:udp or 53:5353:udp, separated by commas"
             }
             Self::List(other) => other.remedy(),

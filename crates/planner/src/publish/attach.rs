@@ -105,6 +105,9 @@ fn listeners_of(
     Some(own.collect())
 }
 
+/// A listener, and the names that a route is for there.
+type At = (usize, BTreeSet<ServerName>);
+
 /// The listeners that a route attaches to by one reference, with the names it is for there.
 fn attach(
     view: &PublishView,
@@ -113,7 +116,7 @@ fn attach(
     form: &RouteForm,
     reference: &ParentReference,
     own: &[usize],
-) -> Result<Vec<(usize, BTreeSet<ServerName>)>, (&'static str, String)> {
+) -> Result<Vec<At>, (&'static str, String)> {
     let listener = |index: &usize| &listeners.all[*index];
     let section = reference.section_name.as_ref().filter(|it| !it.is_empty());
     let meant = |it: &ListenerState<'_>| {
@@ -123,7 +126,7 @@ fn attach(
     };
     let meant: Vec<_> = own.iter().copied().filter(|it| meant(listener(it))).collect();
     if meant.is_empty() {
-        let message = "the parent has no listener of this name and port, or may have none";
+        let message = "the parent has no listener of this name and port";
         return Err(("NoMatchingParent", message.to_owned()));
     }
     let namespace = route.namespace.as_deref().unwrap_or_default();

@@ -57,8 +57,6 @@ pub(super) struct SetState<'a> {
 pub(super) struct ListenerState<'a> {
     /// The Gateway or ListenerSet that has it.
     pub(super) owner: ObjectRef,
-    /// The Gateway that it is for.
-    pub(super) gateway: &'a Key,
     pub(super) form: &'a ListenerForm,
     /// What it speaks; `None` when that is not supported.
     pub(super) speaks: Option<Speaks>,
@@ -187,7 +185,7 @@ impl<'a> Listeners<'a> {
     ) {
         let owner = object(ObjectKind::Gateway, gateway);
         findings.extend(form.annotated.findings.iter().cloned());
-        let own = self.judge(view, &owner, gateway, &form.listeners);
+        let own = self.judge(view, &owner, &form.listeners);
         settle(&mut self.all, own.clone(), 0..0);
         let mut winners = own.clone();
         let mut sets: Vec<_> =
@@ -198,7 +196,7 @@ impl<'a> Listeners<'a> {
             findings.extend(it.annotated.findings.iter().cloned());
             let own = if form.allowed_listeners.allows(&gateway.0, &set.0, view.labels(&set.0)) {
                 let owner = object(ObjectKind::ListenerSet, set);
-                let own = self.judge(view, &owner, gateway, &it.listeners);
+                let own = self.judge(view, &owner, &it.listeners);
                 settle(&mut self.all, own.clone(), winners.clone());
                 winners.end = own.end;
                 Some(own)
@@ -225,11 +223,10 @@ impl<'a> Listeners<'a> {
         &mut self,
         view: &PublishView,
         owner: &ObjectRef,
-        gateway: &'a Key,
         forms: &'a [ListenerForm],
     ) -> Range<usize> {
         let first = self.all.len();
-        self.all.extend(forms.iter().map(|it| judge(view, owner, gateway, it)));
+        self.all.extend(forms.iter().map(|it| judge(view, owner, it)));
         first..self.all.len()
     }
 
@@ -246,12 +243,9 @@ impl<'a> Listeners<'a> {
             Err(message) => return no("InvalidParameters", message),
         };
         if form.annotated.wish.is_none() {
-            let problems: Vec<_> = form
-                .annotated
-                .findings
-                .iter()
-                .map(|it| format!("{}: {}", it.field, it.problem))
-                .collect();
+            let errors = form.annotated.findings.iter().filter(|it| it.severity == Severity::Error);
+            let problems: Vec<_> =
+                errors.map(|it| format!("{}: {}", it.field, it.problem)).collect();
             return no("Invalid", problems.join("; "));
         }
         if let Some(other) = form.addresses.iter().find(|it| !is_supported(it)) {

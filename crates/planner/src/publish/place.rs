@@ -55,9 +55,9 @@ pub(super) struct Loss {
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum Why {
     /// Somebody has it, who comes first.
-    Taken(ObjectRef),
+    Taken(ObjectRef, Option<IpAddr>),
     /// Somebody shares the port who lets others in, or sets other limits.
-    OtherLists(ObjectRef),
+    OtherLists(ObjectRef, Option<IpAddr>),
     /// No grant of the EdgeGateway allows it.
     NotGranted,
     /// The grants allow fewer ports than the namespace asks for.
@@ -257,13 +257,15 @@ impl<'a> Ground<'a> {
                 let it = &claim.items[*item];
                 let place = (address, it.protocol, it.port);
                 let there = self.taken.get(&place).map_or(&[][..], |it| it.as_slice());
-                lost += self.clashes(it, names.as_deref(), there.iter()).count();
+                lost += self.clashes(address, (index, it), names.as_deref(), there.iter()).count();
                 shared |= claim.alone && !there.is_empty();
                 let reserved = self.reserved.get(&place).into_iter().flatten();
                 let mut later = reserved.filter(|it| it.item.0 > index);
                 disturbed |= match claim.alone {
                     true => later.next().is_some(),
-                    false => self.clashes(it, names.as_deref(), later).next().is_some(),
+                    false => {
+                        self.clashes(address, (index, it), names.as_deref(), later).next().is_some()
+                    }
                 };
             }
             (lost, !current.contains(&address), disturbed, shared)
@@ -288,7 +290,12 @@ impl<'a> Ground<'a> {
             let it = &claim.items[*item];
             let place = (address, it.protocol, it.port);
             let there = self.taken.get(&place).map_or(&[][..], |it| it.as_slice());
-            let clashes: Vec<_> = self.clashes(it, names.as_deref(), there.iter()).collect();
+            let mut clashes: Vec<_> =
+                self.clashes(address, (index, it), names.as_deref(), there.iter()).collect();
+            if let Some(first) = clashes.iter().position(|(name, _)| name.is_none()) {
+                // The whole port is lost, to the best of those who have it.
+                clashes = vec![clashes.swap_remove(first)];
+            }
             let lost_names: BTreeSet<_> =
                 clashes.iter().filter_map(|(name, _)| name.clone()).collect();
             let whole = clashes.iter().any(|(name, _)| name.is_none());
@@ -306,20 +313,28 @@ impl<'a> Ground<'a> {
     /// What an item cannot have besides those who are there: names, or the whole port.
     fn clashes<'b>(
         &'b self,
-        item: &'b Item,
+        address: Option<IpAddr>,
+        (index, item): (usize, &'b Item),
         names: Option<&'b [ServerName]>,
         there: impl Iterator<Item = &'b Entry> + 'b,
     ) -> impl Iterator<Item = (Option<ServerName>, Why)> + 'b {
         there.flat_map(move |entry| {
             let (claim, other) = entry.item;
             let other = &self.claims[claim].items[other];
-            let taken = |name| (name, Why::Taken(other.owner.clone()));
+            let taken = |name| (name, Why::Taken(other.owner.clone(), address));
             match (names, &entry.names) {
                 (Some(names), Some(there)) => {
                     if item.allow_from != other.allow_from || item.limits != other.limits {
-                        return vec![(None, Why::OtherLists(other.owner.clone()))];
+                        return vec![(None, Why::OtherLists(other.owner.clone(), address))];
                     }
-                    let both = names.iter().filter(|it| there.contains(it));
+                    // What a better claim leads somewhere stays its own, whatever the hostname
+                    // of its listener; within one claim, the Gateway API says whose it is.
+                    let led = |it: &ServerName| {
+                        claim != index
+                            && other.routes.contains_key(it)
+                            && there.iter().any(|own| own.covers(it))
+                    };
+                    let both = names.iter().filter(move |it| there.contains(it) || led(it));
                     both.map(|it| taken(Some(it.clone()))).collect()
                 }
                 _ => vec![taken(None)],

@@ -1,6 +1,7 @@
 //! What to tell users about what they did not get.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use api::annotation::key;
 use api::object::ObjectRef;
@@ -14,7 +15,7 @@ use crate::port_list::PortList;
 /// Why something was not got, in one word.
 pub(super) fn reason(why: &Why) -> &'static str {
     match why {
-        Why::Taken(_) | Why::OtherLists(_) => "PortConflict",
+        Why::Taken(..) | Why::OtherLists(..) => "PortConflict",
         Why::NotGranted => "NotGranted",
         Why::TooMany => "TooManyPorts",
         Why::Tunnel => "PortIsTunnel",
@@ -24,17 +25,19 @@ pub(super) fn reason(why: &Why) -> &'static str {
 /// Why something was not got, and what to do.
 pub(super) fn explain(edge: &str, why: &Why) -> (String, &'static str) {
     match why {
-        Why::Taken(winner) => (
+        Why::Taken(winner, address) => (
             format!(
-                "taken on gateway {edge} by {winner}, which comes first (the older object, then by \
-                 kind, namespace and name); not published there"
+                "taken {} by {winner}, which comes first (the older object, then by \
+                 kind, namespace and name); not published there",
+                at(edge, *address)
             ),
             "choose another port, another gateway with portcullis.dev/gateway, or other host names",
         ),
-        Why::OtherLists(winner) => (
+        Why::OtherLists(winner, address) => (
             format!(
-                "shared on gateway {edge} with {winner}, which comes first and lets in others or \
-                 sets other limits; a port has one allow list, so it is not published there"
+                "shared {} with {winner}, which comes first and lets in others or sets other \
+                 limits; a port has one allow list, so it is not published there",
+                at(edge, *address)
             ),
             "make allow lists and limits the same, or choose another port or gateway",
         ),
@@ -52,6 +55,13 @@ pub(super) fn explain(edge: &str, why: &Why) -> (String, &'static str) {
             format!("is the port by which agents dial gateway {edge}; not published there"),
             "choose another port, or another port for the tunnel in spec.endpoints",
         ),
+    }
+}
+
+fn at(edge: &str, address: Option<IpAddr>) -> String {
+    match address {
+        Some(address) => format!("at {address} of gateway {edge}"),
+        None => format!("on gateway {edge}"),
     }
 }
 

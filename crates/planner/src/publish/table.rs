@@ -62,31 +62,42 @@ fn owner(items: &[Sharer<'_>]) -> String {
     text
 }
 
-/// Where each name leads.
+/// Where each name leads. Items come best claim first, and so it is decided whose a name is that
+/// several lead somewhere.
 ///
-/// A name belongs to whoever claims the most specific name that covers it, and only what that one
-/// says about it counts: a Gateway's listener for `*.example.com` is not bypassed by a route of a
-/// listener for every name (Gateway API, "listener isolation"). Where a claim would let through a
-/// name that a less specific one leads somewhere, it is led nowhere.
+/// Among listeners, a name belongs to the one with the most specific hostname that covers it, and
+/// only what that one says about it counts: a listener for `*.example.com` is not bypassed by a
+/// route of a listener for every name (Gateway API, "listener isolation"). Where a hostname would
+/// let through a name that a less specific one leads somewhere, it is led nowhere. The names of a
+/// Service are its own alone.
 fn by_name(items: &[Sharer<'_>]) -> Route {
-    let claimed: BTreeSet<&ServerName> =
-        items.iter().flat_map(|(_, names)| names.iter().copied().flatten()).collect();
-    // `BTreeSet` has the most specific first.
-    let claimant = |name: &ServerName| claimed.iter().find(|it| it.covers(name)).copied();
+    let listeners = items.iter().filter(|(it, _)| it.listener.is_some());
+    // The most specific comes first.
+    let hostnames: BTreeSet<&ServerName> =
+        listeners.flat_map(|(_, names)| names.iter().copied().flatten()).collect();
+    let most_specific = |name: &ServerName| hostnames.iter().find(|it| it.covers(name)).copied();
     let mut table: BTreeMap<&ServerName, &str> = BTreeMap::new();
+    let mut by_listeners = Vec::new();
     for (item, names) in items {
+        let names = names.unwrap_or_default();
         for (name, key) in &item.routes {
-            let own = claimant(name);
-            if names.is_some_and(|it| it.iter().any(|it| Some(it) == own)) {
-                table.entry(name).or_insert(key);
+            let own = match item.listener {
+                Some(_) => most_specific(name).is_some_and(|it| names.contains(it)),
+                None => names.contains(name),
+            };
+            if !own {
+                continue;
+            }
+            table.entry(name).or_insert(key);
+            if item.listener.is_some() {
+                by_listeners.push(name);
             }
         }
     }
-    let led: Vec<_> = table.keys().copied().collect();
-    for claim in claimed {
-        let let_through = led.iter().any(|it| *it != claim && it.covers(claim));
+    for hostname in hostnames {
+        let let_through = by_listeners.iter().any(|it| *it != hostname && it.covers(hostname));
         if let_through {
-            table.entry(claim).or_insert(Publication::NOBODY);
+            table.entry(hostname).or_insert(Publication::NOBODY);
         }
     }
     if table.is_empty() {

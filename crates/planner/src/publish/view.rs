@@ -21,7 +21,7 @@ use super::publication::Endpoint;
 use crate::object::{Change, Object};
 pub(crate) use edge::Edge;
 pub(crate) use gateway::{Class, GatewayForm, ListenerForm, SetForm};
-pub(crate) use object::{Annotated, Key, Labels, Meta, object};
+pub(crate) use object::{Key, Labels, object};
 pub(crate) use route::RouteForm;
 pub(crate) use service::ServiceForm;
 use slice::Slices;

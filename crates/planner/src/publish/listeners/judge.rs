@@ -5,13 +5,12 @@ use api::object::{ObjectKind, ObjectRef};
 
 use super::{ListenerState, Speaks};
 use crate::publish::verdict::Verdict;
-use crate::publish::view::{Key, ListenerForm, PublishView};
+use crate::publish::view::{ListenerForm, PublishView};
 
 /// Judges one listener.
 pub(super) fn judge<'a>(
     view: &PublishView,
     owner: &ObjectRef,
-    gateway: &'a Key,
     form: &'a ListenerForm,
 ) -> ListenerState<'a> {
     let (speaks, accepted) = speaks(view, form);
@@ -29,7 +28,6 @@ pub(super) fn judge<'a>(
     };
     ListenerState {
         owner: owner.clone(),
-        gateway,
         form,
         speaks,
         kinds,

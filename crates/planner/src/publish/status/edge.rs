@@ -74,7 +74,10 @@ fn conditions(
         true => Verdict::no("NothingPublished", wrong.join("; ")),
     };
     let ready = match (&accepted, &connected) {
-        (no, _) | (_, no) if !no.is_true => no.clone(),
+        (accepted, _) if !accepted.is_true => {
+            Verdict::no(accepted.reason, "the object cannot be understood; see Accepted")
+        }
+        (_, connected) if !connected.is_true => connected.clone(),
         _ if wrong.is_empty() => Verdict::yes("Ready"),
         _ => Verdict::no("PortsMissing", wrong.join("; ")),
     };

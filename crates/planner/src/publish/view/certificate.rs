@@ -56,8 +56,8 @@ fn is_der(base64: &str) -> bool {
     let alphabet = |it: u8| it.is_ascii_alphanumeric() || b"+/".contains(&it);
     let body = base64.trim_end_matches('=');
     let padding = base64.len() - body.len();
-    base64.len() % 4 == 0 && padding <= 2 && body.len() >= 8 && body.bytes().all(alphabet)
+    base64.len().is_multiple_of(4) && padding <= 2 && body.len() >= 8 && body.bytes().all(alphabet)
         // Six bits a character: `MI` to `MP` and their neighbours stand for a first byte of 0x30.
         && body.starts_with('M')
-        && body.bytes().nth(1).is_some_and(|it| (b'A'..=b'P').contains(&it))
+        && body.as_bytes().get(1).is_some_and(|it| (b'A'..=b'P').contains(it))
 }

@@ -72,7 +72,7 @@ fn read(
         hostnames: hostnames.to_vec(),
         backends: rules.first().map(|it| it.backend_refs.clone()).unwrap_or_default(),
         unsupported: (rules.len() > 1)
-            .then(|| "it has more than one rule; the first counts alone".to_owned()),
+            .then(|| "it has more than one rule, and connections can follow only one".to_owned()),
         annotated: Annotated::read(&object, metadata, Vec::new(), before.map(|it| &it.annotated)),
         told: said.into_iter().any(|it| it.controller_name == CONTROLLER_NAME),
     }

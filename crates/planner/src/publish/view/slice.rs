@@ -125,8 +125,7 @@ fn read(service: &str, slice: &EndpointSlice) -> Slice {
             let serving = conditions.and_then(|it| it.serving).unwrap_or(ready);
             let terminating = conditions.and_then(|it| it.terminating).unwrap_or(false);
             let address = it.addresses.iter().find_map(|it| it.parse::<IpAddr>().ok())?;
-            let nowhere =
-                address.is_unspecified() || address.is_loopback() || address.is_multicast();
+            let nowhere = is_nowhere(address);
             let node = it.node_name.as_deref().map(Arc::from);
             (!nowhere && (ready || (serving && terminating))).then_some(Place {
                 address,
@@ -135,6 +134,16 @@ fn read(service: &str, slice: &EndpointSlice) -> Slice {
             })
         })
         .collect();
-    endpoints.sort_by(|a, b| (a.address, !a.ready).cmp(&(b.address, !b.ready)));
+    endpoints.sort_by_key(|it| (it.address, !it.ready));
     Slice { service: service.to_owned(), ports: ports.collect(), endpoints }
+}
+
+/// Whether an address is none that an endpoint may have; the API server refuses the same ones
+/// (validation of `discovery.k8s.io/v1 Endpoint`).
+fn is_nowhere(address: IpAddr) -> bool {
+    let local = match address {
+        IpAddr::V4(it) => it.is_link_local(),
+        IpAddr::V6(it) => it.is_unicast_link_local() || it.to_ipv4_mapped().is_some(),
+    };
+    local || address.is_unspecified() || address.is_loopback() || address.is_multicast()
 }
