@@ -10,11 +10,12 @@ mod adopt;
 mod connection;
 mod datagrams;
 mod flow;
+mod handshake;
 mod open;
 mod pool;
+mod records;
 mod relay;
 mod scratch;
-mod secure;
 mod spares;
 
 use std::io;
@@ -38,11 +39,11 @@ use crate::peer::Identity;
 use crate::session::{AgentSession, Channel, Control, Ended, GatewaySession, Status};
 use crate::trust::alpn;
 
-use connection::Connection;
+use connection::{Connection, Established};
 use flow::Shared;
+use handshake::Handshake;
 use open::TlsLink;
 use pool::Pool;
-use secure::Tls;
 use spares::Spares;
 
 /// Flows that may wait for the agent to take them.
@@ -97,16 +98,16 @@ async fn enter(mut stream: TcpStream, address: SocketAddr, entrance: &Entrance) 
     let (received, adopts) = greeting(&mut stream).await?;
     let config = entrance.handshakes.config();
     if adopts {
-        let config = with_alpn(&config, &[alpn::ADOPT]);
+        let config = for_adoption(&config);
         return adopt::receive(stream, received, address, config, entrance).await;
     }
-    let config = with_alpn(&config, &[alpn::CONTROL, alpn::FLOW]);
-    let connection = Connection::establish(stream, Tls::server(config)?, received).await?;
-    let peer = entrance.handshakes.peer(connection.peer_certificates());
-    let peer = peer.ok_or(io::ErrorKind::PermissionDenied)?;
-    if connection.alpn() == alpn::CONTROL {
+    let handshake = Handshake::server(&config, &[alpn::CONTROL, alpn::FLOW])?;
+    let established = Connection::establish(stream, handshake, received).await?;
+    let Established { connection, chain, alpn } = established;
+    let peer = entrance.handshakes.peer(&chain).ok_or(io::ErrorKind::PermissionDenied)?;
+    if alpn == alpn::CONTROL {
         begin(connection, peer, address, entrance).await
-    } else if connection.alpn() == alpn::FLOW {
+    } else if alpn == alpn::FLOW {
         join(connection, &peer, entrance).await
     } else {
         Err(nonsense("no protocol was agreed on"))
@@ -132,9 +133,9 @@ async fn greeting(stream: &mut TcpStream) -> io::Result<(Vec<u8>, bool)> {
     }
 }
 
-fn with_alpn(config: &ServerConfig, alpn: &[&[u8]]) -> Arc<ServerConfig> {
+fn for_adoption(config: &ServerConfig) -> Arc<ServerConfig> {
     let mut config = config.clone();
-    config.alpn_protocols = alpn.iter().map(|it| it.to_vec()).collect();
+    config.alpn_protocols = vec![alpn::ADOPT.to_vec()];
     Arc::new(config)
 }
 
@@ -207,17 +208,23 @@ pub(crate) async fn dial(
     }
 }
 
+/// Whether a handshake with the gateway succeeds on this connection, which is then closed.
+pub(crate) async fn try_out(stream: TcpStream, settings: &DiallerSettings) -> io::Result<()> {
+    shake(stream, settings).await.map(drop)
+}
+
 async fn shake(
     stream: TcpStream,
     settings: &DiallerSettings,
 ) -> io::Result<(Connection, Identity)> {
     connection::set_up(&stream)?;
     let handshakes = &settings.handshakes;
-    let tls = Tls::client(handshakes.config(), handshakes.server_name(), alpn::CONTROL)?;
-    let connection = Connection::establish(stream, tls, Vec::new()).await?;
-    let peer = handshakes.peer(connection.peer_certificates());
-    let peer = peer.ok_or(io::ErrorKind::PermissionDenied)?;
-    if connection.alpn() != alpn::CONTROL {
+    let (config, name) = (handshakes.config(), handshakes.server_name());
+    let handshake = Handshake::client(&config, name, alpn::CONTROL)?;
+    let established = Connection::establish(stream, handshake, Vec::new()).await?;
+    let Established { connection, chain, alpn } = established;
+    let peer = handshakes.peer(&chain).ok_or(io::ErrorKind::PermissionDenied)?;
+    if alpn != alpn::CONTROL {
         return Err(nonsense("no protocol was agreed on"));
     }
     Ok((connection, peer))

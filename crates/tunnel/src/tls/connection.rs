@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -12,8 +13,9 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Re
 use tokio::net::TcpStream;
 use tunnel_proto::frame::{self, Decoder, Kind, Piece};
 
+use super::handshake::{Handshake, Shaken};
+use super::records::{Records, sealed_length};
 use super::scratch::{CHUNK, Pieces, Scratch};
-use super::secure::{Shaken, Tls, sealed_length};
 use crate::session::Status;
 
 /// How long sent bytes may stay without an acknowledgement (`TCP_USER_TIMEOUT`).
@@ -30,7 +32,7 @@ const LONGEST_GREETING: usize = 64 << 10;
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: TcpStream,
-    tls: Tls,
+    records: Records,
     /// The beginning of a record whose end has not come yet.
     partial: Vec<u8>,
     /// Decrypted and not yet looked at, from `opened_at` on.
@@ -43,6 +45,16 @@ pub(super) struct Connection {
     closed: bool,
     /// Of the session that it belongs to.
     status: Option<Status>,
+}
+
+/// A connection whose ends know each other.
+#[derive(Debug)]
+pub(super) struct Established {
+    pub(super) connection: Connection,
+    /// The verified chain of the other end, leaf first.
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    /// The agreed protocol.
+    pub(super) alpn: Vec<u8>,
 }
 
 /// Settings of every socket in a tunnel.
@@ -58,15 +70,15 @@ impl Connection {
     /// Shakes hands. `received` is what was read from the stream before.
     pub(super) async fn establish(
         mut stream: TcpStream,
-        mut tls: Tls,
+        mut handshake: Handshake,
         mut received: Vec<u8>,
-    ) -> io::Result<Self> {
-        let (mut opened, mut unsent) = (Vec::new(), Vec::new());
+    ) -> io::Result<Established> {
+        let (mut opened, mut out) = (Vec::new(), Vec::new());
         loop {
-            let shaken = tls.shake(&mut received, &mut opened, &mut unsent);
-            if !unsent.is_empty() {
-                let sent = stream.write_all(&unsent).await;
-                unsent.clear();
+            let shaken = handshake.shake(&mut received, &mut opened, &mut out);
+            if !out.is_empty() {
+                let sent = stream.write_all(&out).await;
+                out.clear();
                 if shaken.is_ok() {
                     sent?;
                 }
@@ -83,10 +95,11 @@ impl Connection {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
+        let (chain, alpn) = (handshake.peer_certificates().to_vec(), handshake.alpn().to_vec());
         received.shrink_to_fit();
-        Ok(Self {
+        let connection = Self {
             stream,
-            tls,
+            records: handshake.finish()?,
             partial: received,
             opened,
             opened_at: 0,
@@ -95,17 +108,8 @@ impl Connection {
             unsent_at: 0,
             closed: false,
             status: None,
-        })
-    }
-
-    /// The verified chain of the other end, leaf first.
-    pub(super) fn peer_certificates(&self) -> &[CertificateDer<'static>] {
-        self.tls.peer_certificates()
-    }
-
-    /// The agreed protocol.
-    pub(super) fn alpn(&self) -> &[u8] {
-        self.tls.alpn()
+        };
+        Ok(Established { connection, chain, alpn })
     }
 
     /// Bytes that come from now on are signs of life of this session.
@@ -152,7 +156,7 @@ impl Connection {
     /// Encrypts the first `length` bytes of `frame` by way of `cipher` and sends as much as goes.
     fn send_frame(&mut self, frame: &[u8], length: usize, cipher: &mut [u8]) -> io::Result<()> {
         let plain = frame.get(..length).unwrap_or_default();
-        let sealed = self.tls.seal(plain, cipher)?;
+        let sealed = self.records.seal(plain, cipher)?;
         self.pass_on(cipher.get(..sealed).unwrap_or_default())
     }
 
@@ -209,95 +213,102 @@ impl Connection {
         })
     }
 
-    /// Reads from the tunnel once, unless there are bytes that were not looked at, and gives all
-    /// that there is to `look`, which returns how much of it is used up; the rest is kept.
-    pub(super) fn poll_look<T>(
+    /// Keeps less memory until bytes move again.
+    pub(super) fn rest(&mut self) {
+        self.records.rest();
+    }
+
+    /// Receives what there is, up to the first frame that is not [`Kind::Data`], and returns that
+    /// frame if there is one. `sink` is given the bytes of the flow before it, as parts of a slice.
+    pub(super) fn poll_receive<T>(
         &mut self,
         cx: &mut Context<'_>,
-        look: impl FnOnce(&mut Context<'_>, &mut Decoder, &[u8], &mut Pieces) -> (usize, T),
-    ) -> Poll<io::Result<T>> {
-        if self.opened_at < self.opened.len() {
-            let rest = self.opened.get(self.opened_at..).unwrap_or_default();
-            let (used, looked) = Scratch::with(|it| {
-                it.pieces.clear();
-                look(cx, &mut self.decoder, rest, &mut it.pieces)
-            });
-            self.opened_at += used;
-            if self.opened_at >= self.opened.len() {
-                self.opened = Vec::new();
-                self.opened_at = 0;
-            }
-            return Poll::Ready(Ok(looked));
-        }
-        if self.closed {
-            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
-        }
+        sink: impl FnOnce(&mut Context<'_>, &[u8], &Pieces) -> T,
+    ) -> Poll<io::Result<(T, Option<Frame>)>> {
         Scratch::with(|scratch| {
+            scratch.pieces.clear();
+            if self.opened_at < self.opened.len() {
+                let rest = self.opened.get(self.opened_at..).unwrap_or_default();
+                let input = [0..rest.len()];
+                let (used, frame) = split(&mut self.decoder, rest, &input, &mut scratch.pieces)?;
+                let sunk = sink(cx, rest, &scratch.pieces);
+                self.opened_at += used.end;
+                if self.opened_at >= self.opened.len() {
+                    self.opened = Vec::new();
+                    self.opened_at = 0;
+                }
+                return Poll::Ready(Ok((sunk, frame)));
+            }
             ready!(self.poll_open(cx, scratch))?;
-            let Scratch { opened, pieces, .. } = scratch;
-            pieces.clear();
-            let (used, looked) = look(cx, &mut self.decoder, opened, pieces);
-            self.opened.extend_from_slice(opened.get(used..).unwrap_or_default());
-            Poll::Ready(Ok(looked))
+            let Scratch { cipher, found, pieces, .. } = scratch;
+            let (used, frame) = split(&mut self.decoder, cipher, found, pieces)?;
+            for part in found.get(used.part..).unwrap_or_default() {
+                let part = part.start.max(used.end)..part.end;
+                self.opened.extend_from_slice(cipher.get(part).unwrap_or_default());
+            }
+            Poll::Ready(Ok((sink(cx, cipher, pieces), frame)))
         })
     }
 
-    /// Reads once and decrypts what came into [`Scratch::opened`].
+    /// Reads once and decrypts what came, in [`Scratch::cipher`].
     fn poll_open(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<io::Result<()>> {
-        let Scratch { cipher, opened, .. } = scratch;
+        if self.closed {
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        }
+        let Scratch { cipher, found, .. } = scratch;
         let kept = self.partial.len();
         let Some((front, back)) = cipher.split_at_mut_checked(kept) else {
             return Poll::Ready(Err(nonsense("a record that is too long")));
         };
-        let mut space = ReadBuf::new(back);
-        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut space))?;
-        let came = space.filled().len();
-        if came == 0 {
-            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
-        }
-        if let Some(status) = &self.status {
-            status.heard();
+        // After a handshake there may be whole records already.
+        let mut came = 0;
+        if !self.has_record() {
+            let mut space = ReadBuf::new(back);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut space))?;
+            came = space.filled().len();
+            if came == 0 {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            if let Some(status) = &self.status {
+                status.heard();
+            }
         }
         front.copy_from_slice(&self.partial);
         self.partial.clear();
-        let records = cipher.get_mut(..kept + came).unwrap_or_default();
-        opened.clear();
-        let mut aside = Vec::new();
-        let outcome = self.tls.open(records, opened, &mut aside);
-        if !aside.is_empty() {
-            self.pass_on(&aside)?;
-        }
-        let outcome = outcome?;
-        self.closed |= outcome.closed;
-        match records.get(outcome.used..) {
+        found.clear();
+        let bytes = cipher.get_mut(..kept + came).unwrap_or_default();
+        let opened = self.records.open(bytes, found)?;
+        self.closed = opened.closed;
+        match bytes.get(opened.used..) {
             Some(rest) if !rest.is_empty() => self.partial.extend_from_slice(rest),
             _ => self.partial = Vec::new(),
         }
         Poll::Ready(Ok(()))
     }
 
+    /// Whether a whole record waits to be decrypted.
+    fn has_record(&self) -> bool {
+        match self.partial.as_slice() {
+            [_, _, _, high, low, rest @ ..] => {
+                rest.len() >= usize::from(u16::from_be_bytes([*high, *low]))
+            }
+            _ => false,
+        }
+    }
+
     /// The next frame that is not [`Kind::Data`]; data is dropped. Can be cancelled without loss.
-    pub(super) async fn next_frame(&mut self) -> io::Result<(Kind, Vec<u8>)> {
+    pub(super) async fn next_frame(&mut self) -> io::Result<Frame> {
         poll_fn(|cx| {
             loop {
                 // Frames come even while there is something left to send.
                 let _all_sent = self.poll_flush(cx)?;
-                let found = ready!(self.poll_look(cx, |_, decoder, bytes, _| {
-                    let mut input = bytes;
-                    loop {
-                        let found = match decoder.next(&mut input) {
-                            Ok(Some(Piece::Data(_))) => continue,
-                            Ok(Some(Piece::Frame(kind, payload))) => {
-                                Ok(Some((kind, payload.into_owned())))
-                            }
-                            Ok(None) => Ok(None),
-                            Err(error) => Err(nonsense(error)),
-                        };
-                        return (bytes.len() - input.len(), found);
+                match self.poll_receive(cx, |_, _, _| ())? {
+                    Poll::Ready(((), Some(frame))) => return Poll::Ready(Ok(frame)),
+                    Poll::Ready(((), None)) => {}
+                    Poll::Pending => {
+                        self.rest();
+                        return Poll::Pending;
                     }
-                }))??;
-                if let Some(found) = found {
-                    return Poll::Ready(Ok(found));
                 }
             }
         })
@@ -314,21 +325,10 @@ impl Connection {
         let mut came = false;
         loop {
             let _all_sent = self.poll_flush(cx)?;
-            let looked = self.poll_look(cx, |_, decoder, bytes, _| {
-                let mut input = bytes;
-                loop {
-                    let found = match decoder.next(&mut input) {
-                        Ok(None) => Ok(()),
-                        Ok(Some(Piece::Frame(Kind::Pong | Kind::Reset, _))) => continue,
-                        Ok(Some(Piece::Frame(..) | Piece::Data(_))) => Err(nonsense("out of turn")),
-                        Err(error) => Err(nonsense(error)),
-                    };
-                    return (bytes.len() - input.len(), found);
-                }
-            });
-            match looked? {
+            match self.poll_receive(cx, |_, _, pieces| pieces.is_empty())? {
                 Poll::Pending => return Ok(came),
-                Poll::Ready(found) => found?,
+                Poll::Ready((true, None | Some((Kind::Pong | Kind::Reset, _)))) => {}
+                Poll::Ready(_) => return Err(nonsense("a frame out of turn")),
             }
             came = true;
         }
@@ -349,6 +349,40 @@ pub(super) enum Broken {
     Far,
 }
 
+/// A frame that is not [`Kind::Data`].
+pub(super) type Frame = (Kind, Vec<u8>);
+
+/// How much of its input [`split`] has used.
+struct Used {
+    /// The part that was looked at last, and where in the whole it was left.
+    part: usize,
+    end: usize,
+}
+
+/// Finds bytes of the flow in parts of `bytes`, up to the first frame that is something else.
+fn split(
+    decoder: &mut Decoder,
+    bytes: &[u8],
+    parts: &[Range<usize>],
+    pieces: &mut Pieces,
+) -> io::Result<(Used, Option<Frame>)> {
+    for (number, part) in parts.iter().enumerate() {
+        let mut input = bytes.get(part.clone()).unwrap_or_default();
+        while let Some(piece) = decoder.next(&mut input).map_err(nonsense)? {
+            let end = part.end - input.len();
+            match piece {
+                Piece::Data(data) => pieces.push(end - data.len()..end),
+                Piece::Frame(kind, payload) => {
+                    let frame = (kind, payload.into_owned());
+                    return Ok((Used { part: number, end }, Some(frame)));
+                }
+            }
+        }
+    }
+    let end = parts.last().map_or(0, |it| it.end);
+    Ok((Used { part: parts.len(), end }, None))
+}
+
 /// Bytes of a control channel.
 impl AsyncRead for Connection {
     fn poll_read(
@@ -356,19 +390,32 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         space: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        loop {
-            if self.closed && self.opened_at == self.opened.len() {
+        let this = &mut *self;
+        while this.opened_at == this.opened.len() {
+            if this.closed {
                 return Poll::Ready(Ok(()));
             }
-            let taken = ready!(self.poll_look(cx, |_, _, bytes, _| {
-                let taken = bytes.len().min(space.remaining());
-                space.put_slice(bytes.get(..taken).unwrap_or_default());
-                (taken, taken)
+            this.opened.clear();
+            this.opened_at = 0;
+            ready!(Scratch::with(|scratch| {
+                ready!(this.poll_open(cx, scratch))?;
+                for part in &scratch.found {
+                    let part = scratch.cipher.get(part.clone()).unwrap_or_default();
+                    this.opened.extend_from_slice(part);
+                }
+                Poll::Ready(io::Result::Ok(()))
             }))?;
-            if taken > 0 {
-                return Poll::Ready(Ok(()));
-            }
         }
+        let rest = this.opened.get(this.opened_at..).unwrap_or_default();
+        let taken = rest.len().min(space.remaining());
+        space.put_slice(rest.get(..taken).unwrap_or_default());
+        this.opened_at += taken;
+        if this.opened_at == this.opened.len() {
+            this.opened = Vec::new();
+            this.opened_at = 0;
+            this.records.rest();
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -391,7 +438,7 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut records = vec![0; sealed_length(0)];
-        let length = self.tls.close(&mut records)?;
+        let length = self.records.close(&mut records)?;
         self.pass_on(records.get(..length).unwrap_or_default())?;
         ready!(Self::poll_flush(&mut self, cx))?;
         Pin::new(&mut self.stream).poll_shutdown(cx)

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use tokio::sync::{Mutex, mpsc};
-use tunnel_proto::frame::{Kind, LONGEST_OTHER, Piece};
+use tunnel_proto::frame::{Kind, LONGEST_OTHER};
 
 use super::connection::Connection;
 use super::flow::{Counted, until_dead};
@@ -106,33 +106,22 @@ async fn both_ways(
                     Poll::Pending => {}
                 }
             }
-            let looked = connection.poll_look(cx, |_, decoder, bytes, _| {
-                let mut input = bytes;
-                loop {
-                    let end = match decoder.next(&mut input) {
-                        Ok(None) => Ok(false),
-                        Ok(Some(Piece::Frame(Kind::Datagram, payload))) => {
-                            meter.add_back(payload.len());
-                            // Nobody takes them as fast as they come: this one is lost.
-                            let _lost = received.try_send(Bytes::copy_from_slice(&payload));
-                            continue;
-                        }
-                        Ok(Some(Piece::Frame(Kind::Fin | Kind::Reset, _))) => Ok(true),
-                        Ok(Some(_)) | Err(_) => Err(io::Error::from(io::ErrorKind::InvalidData)),
-                    };
-                    return (bytes.len() - input.len(), end);
-                }
-            });
-            match looked {
-                Poll::Ready(end) => {
-                    if end?? {
-                        return Poll::Ready(Ok(true));
-                    }
+            match connection.poll_receive(cx, |_, _, pieces| pieces.is_empty())? {
+                Poll::Ready((true, Some((Kind::Datagram, payload)))) => {
+                    meter.add_back(payload.len());
+                    // Nobody takes them as fast as they come: this one is lost.
+                    let _lost = received.try_send(payload.into());
                     moved = true;
                 }
+                Poll::Ready((true, Some((Kind::Fin | Kind::Reset, _)))) => {
+                    return Poll::Ready(Ok(true));
+                }
+                Poll::Ready((true, None)) => moved = true,
+                Poll::Ready(_) => return Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
                 Poll::Pending => {}
             }
             if !moved {
+                connection.rest();
                 return Poll::Pending;
             }
         }

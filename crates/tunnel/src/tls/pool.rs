@@ -115,6 +115,7 @@ impl Pool {
             }
         }
         self.tell(&mut state);
+        connection.rest();
         state.idle.push(Idle { connection, since: Instant::now(), asked: None });
     }
 

@@ -6,6 +6,7 @@
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
+use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::io::AsyncWrite as _;
 use tokio::net::TcpStream;
-use tunnel_proto::frame::{Decoder, Kind, Piece};
+use tunnel_proto::frame::Kind;
 
 use super::connection::{Broken, Connection};
 use super::scratch::Pieces;
@@ -22,8 +23,11 @@ use crate::link::{Ending, Meter};
 /// Steps of one direction before the other one has its turn, and other flows theirs.
 const STEPS: usize = 4;
 
-/// Slices that are written at once.
+/// Slices that are written at once: those of one read, and some more.
 const SLICES: usize = 16;
+
+/// A flow that moves less than this when it is woken gives its memory back until it is woken again.
+const LITTLE: usize = 16 << 10;
 
 /// How a relay ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -41,8 +45,16 @@ pub(super) async fn relay(
     plain: &mut TcpStream,
     meters: [&Meter; 2],
 ) -> Relayed {
-    let mut relay =
-        Relay { connection, plain, meters, up: true, down: Down::Open, unsent: Vec::new(), at: 0 };
+    let mut relay = Relay {
+        connection,
+        plain,
+        meters,
+        up: true,
+        down: Down::Open,
+        unsent: Vec::new(),
+        at: 0,
+        moved: 0,
+    };
     let ending = poll_fn(|cx| relay.poll(cx)).await;
     Relayed { ending, here_ended: !relay.up, there_ended: relay.down != Down::Open }
 }
@@ -65,6 +77,8 @@ struct Relay<'a> {
     /// For `plain`, from `at` on.
     unsent: Vec<u8>,
     at: usize,
+    /// How much has moved since the task was last woken.
+    moved: usize,
 }
 
 /// What one step came to.
@@ -77,6 +91,7 @@ enum Step {
 
 impl Relay<'_> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+        self.moved = 0;
         loop {
             let mut moved = false;
             for _ in 0..STEPS {
@@ -94,6 +109,10 @@ impl Relay<'_> {
                 }
             }
             if !moved {
+                // Whoever moves little at a time may well move nothing for long.
+                if self.moved < LITTLE {
+                    self.connection.rest();
+                }
                 return Poll::Pending;
             }
         }
@@ -118,6 +137,7 @@ impl Relay<'_> {
                 }
             }
             Poll::Ready(Ok(came)) => {
+                self.moved += came;
                 self.meters.iter().for_each(|it| it.add_out(came));
                 Step::Moved
             }
@@ -157,45 +177,22 @@ impl Relay<'_> {
             Down::Ended => {}
         }
         let (plain, unsent, meters) = (&mut *self.plain, &mut self.unsent, self.meters);
-        let looked = self.connection.poll_look(cx, |cx, decoder, bytes, pieces| {
-            let (used, found) = find(decoder, bytes, pieces);
-            (used, found.map(|found| (found, pass_on(cx, plain, bytes, pieces, unsent, meters))))
+        let received = self.connection.poll_receive(cx, |cx, bytes, pieces| {
+            self.moved += pieces.iter().map(Range::len).sum::<usize>();
+            pass_on(cx, plain, bytes, pieces, unsent, meters)
         });
-        match looked {
+        match received {
             Poll::Pending => Step::Waits,
-            Poll::Ready(Ok(Ok((_, Err(_))))) => Step::Over(Ending::PlainReset),
-            Poll::Ready(Ok(Ok((found, Ok(()))))) => match found {
-                None => Step::Moved,
-                Some(Kind::Fin) if self.down == Down::Open => {
-                    self.down = Down::Ending;
-                    Step::Moved
-                }
-                Some(Kind::Reset) => Step::Over(Ending::FarReset),
-                // Nothing else has a meaning within a flow.
-                Some(_) => Step::Over(Ending::Lost),
-            },
-            Poll::Ready(Err(_) | Ok(Err(_))) => Step::Over(Ending::Lost),
-        }
-    }
-}
-
-/// Finds the bytes of the flow up to the first frame that is something else.
-fn find(
-    decoder: &mut Decoder,
-    bytes: &[u8],
-    pieces: &mut Pieces,
-) -> (usize, io::Result<Option<Kind>>) {
-    let mut input = bytes;
-    loop {
-        let found = decoder.next(&mut input);
-        let used = bytes.len() - input.len();
-        match found {
-            Ok(Some(Piece::Data(data))) => pieces.push(used - data.len()..used),
-            Ok(Some(Piece::Frame(kind, _))) => return (used, Ok(Some(kind))),
-            Ok(None) => return (used, Ok(None)),
-            Err(error) => {
-                return (used, Err(io::Error::new(io::ErrorKind::InvalidData, error)));
+            Poll::Ready(Err(_)) => Step::Over(Ending::Lost),
+            Poll::Ready(Ok((Err(_), _))) => Step::Over(Ending::PlainReset),
+            Poll::Ready(Ok((Ok(()), None))) => Step::Moved,
+            Poll::Ready(Ok((Ok(()), Some((Kind::Fin, _))))) if self.down == Down::Open => {
+                self.down = Down::Ending;
+                Step::Moved
             }
+            Poll::Ready(Ok((Ok(()), Some((Kind::Reset, _))))) => Step::Over(Ending::FarReset),
+            // Nothing else has a meaning within a flow.
+            Poll::Ready(Ok((Ok(()), Some(_)))) => Step::Over(Ending::Lost),
         }
     }
 }

@@ -7,11 +7,11 @@ use std::ops::Range;
 
 use tunnel_proto::frame::HEADER;
 
-use super::secure::{LONGEST_RECORD, sealed_length};
+use super::records::{LONGEST, sealed_length};
 
 /// How many bytes of a flow go into one frame: what is read at once from the plain side. With its
 /// header it fills whole records.
-pub(super) const CHUNK: usize = 8 * LONGEST_RECORD - HEADER;
+pub(super) const CHUNK: usize = 8 * LONGEST - HEADER;
 
 /// How many bytes are read at once from the tunnel side.
 const CIPHER: usize = sealed_length(HEADER + CHUNK);
@@ -23,20 +23,20 @@ pub(super) struct Scratch {
     pub(super) frame: Vec<u8>,
     /// Records.
     pub(super) cipher: Vec<u8>,
-    /// What was in records.
-    pub(super) opened: Vec<u8>,
-    /// Where in [`Self::opened`] bytes of the flow are.
+    /// Where in [`Self::cipher`] the content of records is, once they have been decrypted.
+    pub(super) found: Pieces,
+    /// Where bytes of the flow are.
     pub(super) pieces: Pieces,
 }
 
-/// Where in a slice bytes of a flow are.
+/// Parts of a slice, in order.
 pub(super) type Pieces = Vec<Range<usize>>;
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
         frame: vec![0; HEADER + CHUNK],
         cipher: vec![0; CIPHER],
-        opened: Vec::with_capacity(HEADER + CHUNK),
+        found: Vec::new(),
         pieces: Vec::new(),
     });
 }

@@ -15,9 +15,9 @@ use tunnel_proto::control::{self, Decoded};
 use tunnel_proto::frame::Kind;
 use tunnel_proto::message::{Open, Refused, RefusedReason};
 
-use super::connection::{Connection, set_up};
+use super::connection::{Connection, Established, set_up};
 use super::flow::{Home, Shared, TlsFlow};
-use super::secure::Tls;
+use super::handshake::Handshake;
 use crate::link::{Answer, Flow, Incoming};
 use crate::peer::{ClientHandshakes, Identity};
 use crate::trust::alpn;
@@ -102,10 +102,11 @@ impl Spares {
         let stream = TcpStream::connect(self.address).await?;
         set_up(&stream)?;
         let (config, name) = (self.handshakes.config(), self.handshakes.server_name());
-        let tls = Tls::client(config, name, alpn::FLOW)?;
-        let mut connection = Connection::establish(stream, tls, Vec::new()).await?;
-        let peer = self.handshakes.peer(connection.peer_certificates());
-        if connection.alpn() != alpn::FLOW || peer.as_ref() != Some(&self.gateway) {
+        let handshake = Handshake::client(&config, name, alpn::FLOW)?;
+        let established = Connection::establish(stream, handshake, Vec::new()).await?;
+        let Established { mut connection, chain, alpn } = established;
+        let peer = self.handshakes.peer(&chain);
+        if alpn != alpn::FLOW || peer.as_ref() != Some(&self.gateway) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "another gateway answers"));
         }
         connection.belongs_to(self.shared.status.clone());
