@@ -8,6 +8,8 @@
 
 mod beside;
 mod sided;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -102,7 +104,7 @@ impl Auto {
             };
             let avoided = avoided.unwrap_or_default().saturating_sub(self.0.began.elapsed());
             sleep(wait.max(avoided)).await;
-            if let Ok(Ok(())) = timeout(TRY, can_be_had(settings)).await {
+            if let Ok(true) = timeout(TRY, can_be_had(settings)).await {
                 return format!("{PREFERRED} can be had again, better than {carrier}");
             }
         }
@@ -175,8 +177,9 @@ async fn race(
     }
 }
 
-/// Whether the preferred carrier gets through.
-async fn can_be_had(settings: &DiallerSettings) -> Result<(), DialError> {
-    let addresses = dialler::resolve(&settings.endpoints).await?;
-    dialler::connect(&addresses).await.map(drop)
+/// Whether the preferred carrier gets through: a connection and a handshake on it.
+async fn can_be_had(settings: &DiallerSettings) -> bool {
+    let Ok(addresses) = dialler::resolve(&settings.endpoints).await else { return false };
+    let Ok(stream) = dialler::connect(&addresses).await else { return false };
+    crate::tls::try_out(stream, settings).await.is_ok()
 }

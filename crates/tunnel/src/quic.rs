@@ -15,6 +15,8 @@ mod link;
 mod relay;
 mod setup;
 #[cfg(test)]
+pub(crate) mod stage;
+#[cfg(test)]
 mod tests;
 
 pub(crate) use accept::accept;

@@ -82,10 +82,9 @@ impl Sided {
         state.looked = Some(now);
         let tls = match self.status.ended() {
             Some(ended) => Health::Down(ended.to_string()),
-            None => Health::Up(Figures {
-                round_trip: self.status.round_trip(),
-                ..Figures::default()
-            }),
+            None => {
+                Health::Up(Figures { round_trip: self.status.round_trip(), ..Figures::default() })
+            }
         };
         let quic = match &state.quic {
             None => Health::Down("it is not connected".to_owned()),
@@ -163,7 +162,10 @@ impl Link for Sided {
 
 impl fmt::Debug for Sided {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sided").field("peer", &self.peer).field("tls", &self.tls).finish_non_exhaustive()
+        f.debug_struct("Sided")
+            .field("peer", &self.peer)
+            .field("tls", &self.tls)
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,7 +1,5 @@
 //! What QUIC does beyond what every carrier does, and what is easiest to see here.
 
-mod stage;
-
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,10 +10,10 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tunnel_proto::message::{Protocol, Refused, RefusedReason};
 
+use super::stage::{Authority, Cut, Stage, exchange, next, open, pair, soon};
 use crate::dialler::DialError;
 use crate::link::{Ending, Flow, Meter, OpenError};
 use crate::session::{AgentSession, Ended, GatewaySession};
-use stage::{Authority, Stage, exchange, next, open, pair, soon};
 
 #[tokio::test]
 async fn bytes_go_both_ways_and_each_way_ends_by_itself() {
@@ -184,7 +182,7 @@ async fn silent_death_is_noticed_by_both_ends() {
     let (mut visitor, mut backend, ..) = relayed(&gateway, &mut agent).await;
     visitor.write_all(b"hello").await.expect("sent");
     soon(backend.read_exact(&mut [0; 5])).await.expect("hello");
-    stage.wire.cut();
+    stage.wire.cut(Cut::Udp);
     let began = Instant::now();
     // Visitors keep coming; that is no sign of life.
     visitor.write_all(b"are you there?").await.expect("sent");
@@ -255,7 +253,7 @@ async fn strangers_are_turned_away() {
 #[tokio::test]
 async fn nobody_there_is_told_in_time() {
     let stage = Stage::new().await;
-    stage.wire.cut();
+    stage.wire.cut(Cut::Udp);
     let mut settings = stage.settings().clone();
     settings.patience = Duration::from_millis(300);
     let error = soon(super::dial(&settings, 1)).await.expect_err("nobody answers");

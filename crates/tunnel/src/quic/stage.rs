@@ -1,8 +1,7 @@
-//! A gateway and an agent over QUIC, with a wire between them that can be cut and moved.
+//! A gateway and an agent for tests, with a wire between them that can be cut and moved.
 
 use std::fmt;
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -23,16 +22,16 @@ use crate::session::{AgentSession, GatewaySession};
 use crate::trust::provider;
 
 /// How long a test waits for what must come.
-pub(super) const SOON: Duration = Duration::from_secs(10);
+pub(crate) const SOON: Duration = Duration::from_secs(10);
 
 /// An authority for the length of a test.
-pub(super) struct Authority {
+pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
 }
 
 impl Authority {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("parameters");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key");
@@ -53,7 +52,7 @@ impl Authority {
         roots
     }
 
-    pub(super) fn gateway(&self) -> Arc<Gateway> {
+    pub(crate) fn gateway(&self) -> Arc<Gateway> {
         let verifier =
             WebPkiClientVerifier::builder_with_provider(Arc::new(self.roots()), provider());
         let (chain, key) = self.leaf("gateway");
@@ -66,7 +65,7 @@ impl Authority {
         Arc::new(Gateway(Arc::new(config)))
     }
 
-    pub(super) fn agent(&self) -> Arc<Agent> {
+    pub(crate) fn agent(&self) -> Arc<Agent> {
         let (chain, key) = self.leaf("agent");
         let config = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
@@ -78,7 +77,7 @@ impl Authority {
     }
 }
 
-pub(super) struct Gateway(Arc<ServerConfig>);
+pub(crate) struct Gateway(Arc<ServerConfig>);
 
 impl ServerHandshakes for Gateway {
     fn config(&self) -> Arc<ServerConfig> {
@@ -90,7 +89,7 @@ impl ServerHandshakes for Gateway {
     }
 }
 
-pub(super) struct Agent(Arc<ClientConfig>);
+pub(crate) struct Agent(Arc<ClientConfig>);
 
 impl ClientHandshakes for Agent {
     fn config(&self) -> Arc<ClientConfig> {
@@ -107,50 +106,67 @@ impl ClientHandshakes for Agent {
 }
 
 /// Two ends and a wire.
-pub(super) struct Stage {
-    pub(super) acceptor: Acceptor,
-    pub(super) wire: Wire,
+pub(crate) struct Stage {
+    pub(crate) acceptor: Acceptor,
+    pub(crate) wire: Wire,
     settings: DiallerSettings,
     epoch: u64,
 }
 
 impl Stage {
-    pub(super) async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let authority = Authority::new();
         Self::with(authority.gateway(), authority.agent()).await
     }
 
-    pub(super) async fn with(gateway: Arc<Gateway>, agent: Arc<Agent>) -> Self {
+    pub(crate) async fn with(gateway: Arc<Gateway>, agent: Arc<Agent>) -> Self {
         let sockets = Sockets::bind(&[([127, 0, 0, 1], 0).into()]).expect("sockets");
         let address = sockets.udp[0].local_addr().expect("bound");
         let settings = AcceptorSettings { gateway: "gateway".into(), ..Default::default() };
         let acceptor = Acceptor::start(sockets, gateway, settings).expect("accepts");
-        let wire = Wire::new(address);
+        let wire = Wire::new(address).await;
         let endpoint = Endpoint { host: "127.0.0.1".into(), port: wire.address.port() };
         let settings = DiallerSettings::new(vec![endpoint], agent, "agent");
         Self { acceptor, wire, settings, epoch: 0 }
     }
 
-    pub(super) fn settings(&self) -> &DiallerSettings {
+    pub(crate) fn settings(&self) -> &DiallerSettings {
         &self.settings
     }
 
-    /// Both ends of a new session.
-    pub(super) async fn session(&mut self) -> (GatewaySession, AgentSession) {
+    pub(crate) fn next_epoch(&mut self) -> u64 {
         self.epoch += 1;
-        let dialled = super::super::dial(&self.settings, self.epoch);
-        let (agent, arrival) = tokio::join!(dialled, self.acceptor.next());
-        match arrival {
-            Some(Arrival::Session(gateway)) => (*gateway, agent.expect("a session")),
+        self.epoch
+    }
+
+    /// The gateway's end of a session that is dialled now.
+    pub(crate) async fn arrival(&mut self) -> GatewaySession {
+        match soon(self.acceptor.next()).await {
+            Some(Arrival::Session(gateway)) => *gateway,
             other => panic!("expected a session: {other:?}"),
         }
     }
+
+    /// Both ends of a new session over QUIC.
+    pub(crate) async fn session(&mut self) -> (GatewaySession, AgentSession) {
+        let (settings, epoch) = (self.settings.clone(), self.next_epoch());
+        let (agent, gateway) = tokio::join!(super::dial(&settings, epoch), self.arrival());
+        (gateway, agent.expect("a session"))
+    }
 }
 
-/// Passes packets on between an agent and a gateway.
-pub(super) struct Wire {
-    pub(super) address: SocketAddr,
-    cut: Arc<AtomicBool>,
+/// What does not pass.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Cut {
+    Nothing,
+    Tcp,
+    Udp,
+}
+
+/// Passes packets and connections on between an agent and a gateway: one port, UDP and TCP.
+pub(crate) struct Wire {
+    pub(crate) address: SocketAddr,
+    cut: Arc<Mutex<Cut>>,
     far: Arc<Mutex<Arc<tokio::net::UdpSocket>>>,
     gateway: SocketAddr,
     agent: Arc<Mutex<Option<SocketAddr>>>,
@@ -159,11 +175,12 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    fn new(gateway: SocketAddr) -> Self {
-        let near = Arc::new(socket());
+    async fn new(gateway: SocketAddr) -> Self {
+        let (near, listener) = both().await;
+        let near = Arc::new(near);
         let mut wire = Self {
             address: near.local_addr().expect("bound"),
-            cut: Arc::default(),
+            cut: Arc::new(Mutex::new(Cut::Nothing)),
             far: Arc::new(Mutex::new(Arc::new(socket()))),
             gateway,
             agent: Arc::default(),
@@ -178,12 +195,27 @@ impl Wire {
             while let Ok((length, from)) = near.recv_from(&mut buffer).await {
                 *agent.lock().expect("whole") = Some(from);
                 let far = Arc::clone(&far.lock().expect("whole"));
-                if !cut.load(Ordering::Relaxed) {
+                if *cut.lock().expect("whole") != Cut::Udp {
                     let _lost = far.send_to(&buffer[..length], gateway).await;
                 }
             }
         }));
         wire.listen();
+        let cut = Arc::clone(&wire.cut);
+        wire.tasks.push(tokio::spawn(async move {
+            // Those that are cut off are held, and nobody says a word to them.
+            let mut held = Vec::new();
+            while let Ok((mut agent, _)) = listener.accept().await {
+                if *cut.lock().expect("whole") == Cut::Tcp {
+                    held.push(agent);
+                    continue;
+                }
+                tokio::spawn(async move {
+                    let mut gateway = TcpStream::connect(gateway).await?;
+                    tokio::io::copy_bidirectional(&mut agent, &mut gateway).await
+                });
+            }
+        }));
         wire
     }
 
@@ -196,20 +228,21 @@ impl Wire {
             let mut buffer = vec![0; 65_536];
             while let Ok((length, _)) = far.recv_from(&mut buffer).await {
                 let to = *agent.lock().expect("whole");
-                if let (Some(to), false) = (to, cut.load(Ordering::Relaxed)) {
+                let passes = *cut.lock().expect("whole") != Cut::Udp;
+                if let (Some(to), true) = (to, passes) {
                     let _lost = near.send_to(&buffer[..length], to).await;
                 }
             }
         }));
     }
 
-    /// Drops every packet from now on, without a word to anybody.
-    pub(super) fn cut(&self) {
-        self.cut.store(true, Ordering::Relaxed);
+    /// Drops packets and holds new connections from now on, without a word to anybody.
+    pub(crate) fn cut(&self, what: Cut) {
+        *self.cut.lock().expect("whole") = what;
     }
 
     /// Lets the agent come from another address from now on.
-    pub(super) fn move_away(&mut self) {
+    pub(crate) fn move_away(&mut self) {
         *self.far.lock().expect("whole") = Arc::new(socket());
         self.listen();
     }
@@ -227,15 +260,29 @@ impl fmt::Debug for Wire {
     }
 }
 
+/// One port for UDP and for TCP.
+async fn both() -> (tokio::net::UdpSocket, TcpListener) {
+    loop {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+        let port = listener.local_addr().expect("bound").port();
+        if let Ok(socket) = UdpSocket::bind(("127.0.0.1", port)) {
+            return (tuned(socket), listener);
+        }
+    }
+}
+
 fn socket() -> tokio::net::UdpSocket {
-    let socket = UdpSocket::bind(("127.0.0.1", 0)).expect("a free port");
-    super::super::setup::widen(&socket);
+    tuned(UdpSocket::bind(("127.0.0.1", 0)).expect("a free port"))
+}
+
+fn tuned(socket: UdpSocket) -> tokio::net::UdpSocket {
+    super::setup::widen(&socket);
     socket.set_nonblocking(true).expect("a socket");
     tokio::net::UdpSocket::from_std(socket).expect("a socket")
 }
 
 /// A connection that is there, and its other end.
-pub(super) async fn pair() -> (TcpStream, TcpStream) {
+pub(crate) async fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
     let dialled = TcpStream::connect(listener.local_addr().expect("bound"));
     let (dialled, accepted) = tokio::join!(dialled, listener.accept());
@@ -243,7 +290,7 @@ pub(super) async fn pair() -> (TcpStream, TcpStream) {
 }
 
 /// What a visitor wants.
-pub(super) fn open(protocol: Protocol) -> Open {
+pub(crate) fn open(protocol: Protocol) -> Open {
     Open {
         backend: "tcp:web/blog:443".into(),
         protocol,
@@ -254,12 +301,12 @@ pub(super) fn open(protocol: Protocol) -> Open {
     }
 }
 
-pub(super) async fn next(agent: &mut AgentSession) -> Incoming {
+pub(crate) async fn next(agent: &mut AgentSession) -> Incoming {
     soon(agent.flows.recv()).await.expect("a flow")
 }
 
 /// Sends everything, says that it is over, and returns what comes back.
-pub(super) async fn exchange(stream: &mut TcpStream, bytes: &[u8]) -> Vec<u8> {
+pub(crate) async fn exchange(stream: &mut TcpStream, bytes: &[u8]) -> Vec<u8> {
     let (mut read, mut write) = stream.split();
     let mut answer = Vec::new();
     let sent = async {
@@ -274,7 +321,7 @@ pub(super) async fn exchange(stream: &mut TcpStream, bytes: &[u8]) -> Vec<u8> {
 
 /// What `future` comes to, which must be soon.
 #[track_caller]
-pub(super) fn soon<F: Future>(future: F) -> impl Future<Output = F::Output> {
+pub(crate) fn soon<F: Future>(future: F) -> impl Future<Output = F::Output> {
     let at = std::panic::Location::caller();
     async move {
         let Ok(output) = tokio::time::timeout(SOON, future).await else {
