@@ -13,6 +13,7 @@ use tunnel_proto::message::{Reach, Serving, SessionReport, ToAgent};
 use tunnel_proto::sessions::{NotNewer, Sessions};
 
 use crate::config::{ClusterConfig, ClusterName};
+use crate::rate::Rate;
 use crate::traffic::Traffic;
 
 /// Backends that one agent may serve.
@@ -32,6 +33,8 @@ pub(crate) struct Cluster {
     /// No more traffic is allowed in this period.
     stopped: AtomicBool,
     cut: Notify,
+    /// How slow flows have to be, where the kernel does not see to it.
+    rate: RwLock<Option<(u64, Arc<Rate>)>>,
     /// Sessions since the start, by agent; for metrics.
     joined: Mutex<BTreeMap<String, u64>>,
 }
@@ -137,6 +140,7 @@ impl Cluster {
             traffic: Traffic::default(),
             stopped: AtomicBool::new(false),
             cut: Notify::new(),
+            rate: RwLock::default(),
             joined: Mutex::default(),
         })
     }
@@ -262,6 +266,20 @@ impl Cluster {
             }
             self.tell();
         }
+    }
+
+    /// How slow flows have to be from now on, in bits a second.
+    pub(crate) fn slow_down(&self, bits_per_second: Option<u64>) {
+        let mut rate = self.rate.write().unwrap_or_else(PoisonError::into_inner);
+        if rate.as_ref().map(|(bits, _)| *bits) != bits_per_second {
+            *rate = bits_per_second.map(|bits| (bits, Rate::new(bits)));
+        }
+    }
+
+    /// The rate that flows share, if they have to be slow.
+    pub(crate) fn rate(&self) -> Option<Arc<Rate>> {
+        let rate = self.rate.read().unwrap_or_else(PoisonError::into_inner);
+        rate.as_ref().map(|(_, rate)| Arc::clone(rate))
     }
 
     /// Waits until open flows must end.

@@ -114,8 +114,9 @@ impl Gateway {
     async fn hand_over(&mut self, next: Next) -> bool {
         tracing::info!("another process takes over");
         self.tunnels.stop().await;
-        let given = self.give(next).await;
-        let ready = match given {
+        self.ask(Errand::HandCounts).await;
+        let counted = self.transferred();
+        let ready = match self.give(next).await {
             Ok(next) => {
                 self.tell_agents_to_go();
                 blocking(move || next.wait_ready().map(|()| next)).await
@@ -124,24 +125,24 @@ impl Gateway {
         };
         match ready {
             Ok(next) => {
-                let house = Arc::clone(&self.inner.house);
-                tracing::info!(open = house.open(), "another process has taken over");
-                self.inner.errand(Errand::Close);
-                let before = self.end_keeping(false).await;
-                self.pages = None;
-                let stopped = blocking(move || next.stopped()).await;
-                if let Err(error) = stopped {
+                // From here until the other process hears of it, visitors wait in the kernel.
+                self.inner.table().close();
+                if let Err(error) = blocking(move || next.stopped()).await {
                     tracing::warn!(%error, "the other process does not hear that we have stopped");
                 }
+                tracing::info!(open = self.inner.house.open(), "another process has taken over");
+                self.pages = None;
                 if let Some(tell) = self.on_taken_over.take() {
                     tell();
                 }
                 self.until_drained().await;
-                self.keep_late(&before);
+                self.ask(|done| Errand::End(false, done)).await;
+                self.keep_late(&counted);
                 true
             }
             Err(error) => {
                 tracing::error!(%error, "the other process did not take over; going on");
+                self.inner.errand(Errand::KeepOn);
                 if let Err(error) = self.tunnels.start(&self.inner) {
                     tracing::error!(error = %chain(&error), "no agent can connect any more");
                 }
@@ -185,11 +186,11 @@ impl Gateway {
         // Where systemd keeps the sockets, the next start follows at once: until then, whoever
         // comes is served.
         if !descriptors::is_kept() {
-            self.inner.errand(Errand::Close);
+            self.inner.table().close();
         }
         self.tunnels.stop().await;
         self.until_drained().await;
-        self.end_keeping(true).await;
+        self.ask(|done| Errand::End(true, done)).await;
         self.end_sessions().await;
         tracing::info!("the gateway has ended");
     }
@@ -209,13 +210,12 @@ impl Gateway {
         }
     }
 
-    /// Keeps what must be kept. Returns what each cluster had transferred by then.
-    async fn end_keeping(&self, remove_rules: bool) -> BTreeMap<ClusterName, u64> {
+    /// Gives the keeper something to do, and waits until it is done.
+    async fn ask(&self, errand: impl FnOnce(oneshot::Sender<()>) -> Errand) {
         let (done, ended) = oneshot::channel();
-        self.inner.errand(Errand::End(remove_rules, done));
-        // A keeper that is gone has nothing left to keep.
+        self.inner.errand(errand(done));
+        // A keeper that is gone does nothing any more.
         let _gone = timeout(Duration::from_secs(15), ended).await;
-        self.transferred()
     }
 
     fn transferred(&self) -> BTreeMap<ClusterName, u64> {

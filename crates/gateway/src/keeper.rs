@@ -37,8 +37,11 @@ pub(crate) enum Errand {
     Configure(Box<Config>),
     /// Takes visitors on sockets that were handed over, until now only held.
     TakeVisitors,
-    /// Takes no visitors any more.
-    Close,
+    /// Keeps traffic on disk for the next process; what is counted from now on is not kept, unless
+    /// [`Errand::KeepOn`] says that there is no next process after all.
+    HandCounts(oneshot::Sender<()>),
+    /// Keeps traffic as before.
+    KeepOn,
     /// Keeps everything that must be kept, and does nothing more. `true`: the kernel's rules go
     /// too, `false`: another process has taken them over.
     End(bool, oneshot::Sender<()>),
@@ -66,7 +69,12 @@ pub(crate) async fn keep(inner: Arc<Inner>, mut errands: mpsc::UnboundedReceiver
                             accounts.configure(&inner);
                         }
                         Errand::TakeVisitors => inner.table().take_visitors(),
-                        Errand::Close => inner.table().close(),
+                        Errand::HandCounts(done) => {
+                            accounts.hand_over(&inner);
+                            // Whoever asked may be gone.
+                            let _gone = done.send(());
+                        }
+                        Errand::KeepOn => accounts.keep_on(),
                         Errand::End(remove, done) => {
                             accounts.keep(&inner);
                             if remove {
@@ -127,11 +135,19 @@ async fn take(inner: &Arc<Inner>, cluster: ClusterName, desired: Desired) {
 }
 
 async fn settle(inner: &Arc<Inner>, kernel: &mut Kernel, accounts: &Accounts) {
+    if inner.table().is_closed() {
+        return;
+    }
     let before = inner.states();
     inner.table().settle();
     let mut filter = inner.table().filter();
     filter.shaped = accounts.shaped(inner);
-    let kept = kernel.apply(&filter).await;
+    let ours = inner.table().takes_visitors();
+    let kept = ours && kernel.apply(&filter).await;
+    for (name, cluster) in inner.clusters() {
+        let shaped = filter.shaped.get(name.as_str()).filter(|_| !kept);
+        cluster.slow_down(shaped.map(|it| it.bits_per_second));
+    }
     for listener in inner.table().listeners() {
         listener.set_kernel_limits(kept && filter.ports.contains_key(&listener.key));
     }

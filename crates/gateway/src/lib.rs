@@ -30,6 +30,7 @@ mod opening;
 mod pages;
 mod port;
 mod probe;
+mod rate;
 mod run;
 mod session;
 mod socket;

@@ -37,6 +37,8 @@ pub(crate) struct Table {
     inherited: Vec<Bound>,
     /// Whether visitors are taken; listening comes first after a start that took sockets over.
     taking: bool,
+    /// Whether everything has been closed for good.
+    closed: bool,
 }
 
 /// One cluster's part.
@@ -65,7 +67,14 @@ struct Missing {
 
 impl Table {
     pub(crate) fn new(house: Arc<House>, offered: Vec<IpAddr>) -> Self {
-        Self { house, offered, clusters: BTreeMap::new(), inherited: Vec::new(), taking: true }
+        Self {
+            house,
+            offered,
+            clusters: BTreeMap::new(),
+            inherited: Vec::new(),
+            taking: true,
+            closed: false,
+        }
     }
 
     /// Sockets to use before others are opened; until [`Self::take_visitors`] nobody is taken.
@@ -79,6 +88,16 @@ impl Table {
         self.taking = true;
         self.inherited.clear();
         self.listeners().for_each(Listener::start);
+    }
+
+    /// Whether visitors are taken. While they are not, another process has the kernel's rules.
+    pub(crate) fn takes_visitors(&self) -> bool {
+        self.taking
+    }
+
+    /// Whether everything has been closed for good.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
     }
 
     /// Another set of addresses is offered.
@@ -337,6 +356,7 @@ impl Table {
     /// Takes no visitors any more; the wishes stay.
     pub(crate) fn close(&mut self) {
         self.taking = false;
+        self.closed = true;
         self.listeners().for_each(|it| it.stop());
     }
 

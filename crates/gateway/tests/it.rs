@@ -11,5 +11,9 @@ mod place;
 mod limits;
 #[path = "it/publishing.rs"]
 mod publishing;
+#[path = "it/quota.rs"]
+mod quota;
+#[path = "it/sessions.rs"]
+mod sessions;
 #[path = "it/upgrade.rs"]
 mod upgrade;

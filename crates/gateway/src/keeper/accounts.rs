@@ -15,7 +15,11 @@ use crate::traffic::bytes;
 
 /// The accounts of the clusters that have a quota.
 #[derive(Debug)]
-pub(super) struct Accounts(BTreeMap<ClusterName, Account>);
+pub(super) struct Accounts {
+    accounts: BTreeMap<ClusterName, Account>,
+    /// Another process keeps them on disk.
+    handed_over: bool,
+}
 
 #[derive(Debug)]
 struct Account {
@@ -30,7 +34,7 @@ struct Account {
 impl Accounts {
     /// Goes on from what was kept.
     pub(super) fn open(inner: &Arc<Inner>) -> Self {
-        let mut accounts = Self(BTreeMap::new());
+        let mut accounts = Self { accounts: BTreeMap::new(), handed_over: false };
         accounts.configure(inner);
         accounts
     }
@@ -39,16 +43,16 @@ impl Accounts {
     pub(super) fn configure(&mut self, inner: &Arc<Inner>) {
         let now = now_seconds();
         let clusters = inner.clusters();
-        self.0.retain(|name, _| clusters.contains_key(name));
+        self.accounts.retain(|name, _| clusters.contains_key(name));
         for (name, cluster) in clusters {
             let Some(wish) = wish(inner, &name, &cluster) else {
-                if self.0.remove(&name).is_some() {
+                if self.accounts.remove(&name).is_some() {
                     cluster.stop(false);
                     inner.set_quota(&name, None);
                 }
                 continue;
             };
-            match self.0.get_mut(&name) {
+            match self.accounts.get_mut(&name) {
                 Some(account) if account.wish == wish => {}
                 Some(account) => {
                     account.wish = wish;
@@ -59,7 +63,7 @@ impl Accounts {
                     let quota = Quota::new(wish, kept, now);
                     let read = total(inner, &cluster);
                     let standing = Standing::Within;
-                    self.0.insert(name, Account { quota, wish, read, standing, kept });
+                    self.accounts.insert(name, Account { quota, wish, read, standing, kept });
                 }
             }
         }
@@ -71,7 +75,7 @@ impl Accounts {
         let now = now_seconds();
         let mut changed = false;
         let clusters = inner.clusters();
-        for (name, account) in &mut self.0 {
+        for (name, account) in &mut self.accounts {
             let Some(cluster) = clusters.get(name) else { continue };
             let total = total(inner, cluster);
             let before = std::mem::replace(&mut account.read, total);
@@ -82,21 +86,43 @@ impl Accounts {
                 account.standing = standing;
                 changed = true;
                 tracing::warn!(cluster = %name, ?standing, "traffic of this month");
-                if let Err(error) = inner.state.keep_counted(name, account.quota.counted()) {
-                    tracing::error!(cluster = %name, %error, "traffic cannot be kept");
-                }
             }
             cluster.stop(standing == Standing::Over(QuotaAction::Stop));
             inner.set_quota(name, Some(account.quota.report(now)));
         }
+        if changed {
+            self.write(inner);
+        }
         changed
+    }
+
+    /// Keeps the accounts on disk for another process, and no more from then on.
+    pub(super) fn hand_over(&mut self, inner: &Arc<Inner>) {
+        self.keep(inner);
+        self.handed_over = true;
+    }
+
+    /// No other process keeps them after all.
+    pub(super) fn keep_on(&mut self) {
+        self.handed_over = false;
     }
 
     /// Keeps the accounts on disk.
     pub(super) fn keep(&mut self, inner: &Arc<Inner>) {
         self.count(inner);
-        for (name, account) in &mut self.0 {
-            account.quota.count(inner.state.take_late(name), now_seconds());
+        if !self.handed_over {
+            for (name, account) in &mut self.accounts {
+                account.quota.count(inner.state.take_late(name), now_seconds());
+            }
+        }
+        self.write(inner);
+    }
+
+    fn write(&mut self, inner: &Inner) {
+        if self.handed_over {
+            return;
+        }
+        for (name, account) in &mut self.accounts {
             let counted = account.quota.counted();
             if counted == account.kept {
                 continue;
@@ -110,8 +136,10 @@ impl Accounts {
 
     /// Clusters whose flows have to be slow.
     pub(super) fn shaped(&self, inner: &Arc<Inner>) -> BTreeMap<String, Shaped> {
-        let slow =
-            self.0.iter().filter(|(_, it)| it.standing == Standing::Over(QuotaAction::Shape));
+        let slow = self
+            .accounts
+            .iter()
+            .filter(|(_, it)| it.standing == Standing::Over(QuotaAction::Shape));
         let shaped = slow.map(|(name, account)| {
             let table = inner.table();
             let listeners = table.listeners().filter(|it| it.cluster.name == *name);

@@ -94,6 +94,13 @@ async fn serve(listener: Arc<Listener>, mut stream: TcpStream, visitor: SocketAd
             listener.probes.passed(began.elapsed());
             // Nothing of what came before is kept while bytes flow.
             let counted = (OpenFlow::count(&listener), opened.counted, admitted);
+            let stream = match listener.cluster.rate() {
+                Some(rate) => match rate.through(stream).await {
+                    Ok(slow) => slow,
+                    Err(error) => return tracing::warn!(%error, "a flow cannot be slowed down"),
+                },
+                None => stream,
+            };
             let relay = opened.flow.relay(stream, lead.first, Arc::clone(&listener.meter));
             let cluster = Arc::clone(&listener.cluster);
             drop(listener);

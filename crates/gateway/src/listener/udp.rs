@@ -87,6 +87,9 @@ pub(super) async fn receive(listener: Arc<Listener>, socket: Arc<UdpSocket>) {
 
 impl Flows {
     fn take(self: &Arc<Self>, visitor: SocketAddr, way: Way, payload: &[u8]) {
+        if self.listener.cluster.rate().is_some_and(|it| !it.now(payload.len())) {
+            return;
+        }
         let key = Key { visitor, local: way.local };
         let flow = lock(&self.flows).get(&key).map(Arc::clone);
         match flow {
@@ -182,6 +185,9 @@ impl Flows {
         way: Way,
     ) {
         while let Some(payload) = datagrams.receive().await {
+            if self.listener.cluster.rate().is_some_and(|it| !it.now(payload.len())) {
+                continue;
+            }
             flow.touch(self);
             flow.answered.store(true, Ordering::Relaxed);
             let sent = self

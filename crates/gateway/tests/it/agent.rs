@@ -36,6 +36,8 @@ struct Seen {
     opened: AtomicU64,
     /// Flows are neither taken nor refused.
     silent: std::sync::atomic::AtomicBool,
+    /// When its session ends, none follows.
+    last: std::sync::atomic::AtomicBool,
 }
 
 #[derive(Clone, Debug)]
@@ -115,6 +117,11 @@ impl Agent {
         self.seen.opened.load(Ordering::Relaxed)
     }
 
+    /// Begins no session when the present one ends.
+    pub(crate) fn do_not_come_back(&self) {
+        self.seen.last.store(true, Ordering::Relaxed);
+    }
+
     /// Says nothing to visitors from now on, as if it were dead and nobody knew yet.
     pub(crate) fn be_silent(&self) {
         self.seen.silent.store(true, Ordering::Relaxed);
@@ -146,7 +153,10 @@ async fn live(
             },
         };
         seen.sessions.fetch_add(1, Ordering::Relaxed);
-        if !hold(present, &mut orders, &mut wish, &seen).await {
+        if !hold(present, &mut orders, &mut wish, &seen).await || seen.last.load(Ordering::Relaxed)
+        {
+            // Flows that are open go on as long as somebody holds the agent.
+            while orders.recv().await.is_some() {}
             return;
         }
     }

@@ -56,7 +56,7 @@ fn the_kernel_keeps_what_one_source_may_do() -> anyhow::Result<()> {
 #[test]
 fn without_the_kernel_the_program_keeps_what_one_source_may_do() -> anyhow::Result<()> {
     let Some(place) = Place::new("limits-in-program")? else { return Ok(()) };
-    let _running = place.start_without_kernel()?;
+    let _running = place.start_without_kernel(place.config.clone())?;
     check_limits(&place, Outcome::Refused(String::new()))
 }
 

@@ -89,7 +89,7 @@ impl Place {
     }
 
     /// Starts a gateway that may not change the kernel's rules.
-    pub(crate) fn start_without_kernel(&self) -> anyhow::Result<Running> {
+    pub(crate) fn start_without_kernel(&self, config: Config) -> anyhow::Result<Running> {
         let runtime = self.gateway.enter(|| {
             let mut builder = tokio::runtime::Builder::new_multi_thread();
             // For the programs that it starts: even root does not get it back then.
@@ -101,7 +101,7 @@ impl Place {
             });
             builder.worker_threads(2).enable_all().build()
         })??;
-        start_on(runtime, self.config.clone())
+        start_on(runtime, config)
     }
     /// Starts an agent that has adopted the gateway, if need be, and wishes these ports.
     pub(crate) fn agent(&self, name: &str) -> anyhow::Result<Agent> {
@@ -265,6 +265,39 @@ impl Place {
             Ok::<_, std::io::Error>(address)
         });
         Ok(address??)
+    }
+
+    /// A page of the gateway, with its header.
+    pub(crate) fn page(&self, path: &str) -> anyhow::Result<String> {
+        use std::io::{Read as _, Write as _};
+        self.gateway.enter(|| {
+            let mut stream = std::net::TcpStream::connect("127.0.0.1:9464")?;
+            stream.set_read_timeout(Some(DEADLINE))?;
+            write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+            let mut page = String::new();
+            stream.read_to_string(&mut page)?;
+            Ok(page)
+        })?
+    }
+
+    /// Sends bytes to an echo while it reads what comes back; returns how many came.
+    pub(crate) fn exchange(&self, to: &str, bytes: &[u8]) -> anyhow::Result<usize> {
+        use std::io::{Read as _, Write as _};
+        let to: SocketAddr = to.parse()?;
+        self.visitor.enter(|| {
+            let mut stream = std::net::TcpStream::connect(to)?;
+            stream.set_read_timeout(Some(DEADLINE))?;
+            let mut reading = stream.try_clone()?;
+            std::thread::scope(|scope| {
+                scope.spawn(move || {
+                    let written = stream.write_all(bytes);
+                    written.and_then(|()| stream.shutdown(std::net::Shutdown::Write))
+                });
+                let mut came = Vec::new();
+                reading.read_to_end(&mut came)?;
+                Ok(came.len())
+            })
+        })?
     }
 
     /// Says something from the visitor's machine, and returns the first `expect` bytes of the

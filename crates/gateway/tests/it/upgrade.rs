@@ -19,7 +19,7 @@ fn an_upgrade_refuses_no_visitor() -> anyhow::Result<()> {
     let (flow, _) = place.visitor.flow(probe)?;
     let flow = flow.expect("it was answered");
 
-    let prober = place.visitor.prober(probe, Duration::from_millis(2))?;
+    let prober = place.visitor.prober(probe, Duration::from_millis(5))?;
     let second = place.start()?;
     // The old one still serves what it has.
     assert!(flow.ask(Duration::from_secs(3))?.answer().is_some());
