@@ -2,6 +2,7 @@
 
 # program=package
 packet_programs=(
+    cloud-init=cloud-init
     conntrack=conntrack
     ethtool=ethtool
     haproxy=haproxy
