@@ -125,6 +125,7 @@ impl Board {
     pub(crate) fn report(&self, gateway: &str, report: Report) {
         let mut entries = lock(&self.entries);
         let entry = entries.entry(gateway.to_owned()).or_default();
+        entry.status.notes.clone_from(&report.notes);
         entry.status.ports = report.ports.iter().map(port_status).collect();
         if let Some(reachable) = reachability(&report) {
             entry.observed.reachable = Some(reachable);

@@ -345,3 +345,6 @@ fn name(reason: RefusedReason) -> &'static str {
         RefusedReason::InvalidBackend => "InvalidBackend",
     }
 }
+
+#[cfg(test)]
+mod tests;

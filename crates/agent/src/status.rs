@@ -91,6 +91,9 @@ pub struct GatewayStatus {
     pub reconnects: u64,
     /// What last went wrong.
     pub last_error: Option<String>,
+    /// What a person should know about the gateway, as it last said.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// The ports that the gateway publishes for this cluster, as it last said.
     pub ports: Vec<PortStatus>,
 }

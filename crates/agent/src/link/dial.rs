@@ -7,10 +7,10 @@ use api::host::KeySource;
 use tunnel::adoption;
 use tunnel::auto::Auto;
 use tunnel::dialler::{self, DialError, DiallerSettings, Endpoint};
+use tunnel::quic;
 use tunnel::session::AgentSession;
 use tunnel::ssh::{self, SshServer, Timing};
 use tunnel::trust::{AgentTrust, Identity, OneTimeSecret, Role, TrustError};
-use tunnel::quic;
 
 use super::Shared;
 
@@ -36,9 +36,11 @@ pub(super) async fn dial(
     }
     shared.board.not_adopted(gateway);
     let Some(source) = &settings.adoption else {
-        return Err("the gateway holds no certificate of this cluster, and spec.adoption names no \
+        return Err(
+            "the gateway holds no certificate of this cluster, and spec.adoption names no \
                     one-time secret; declare it with `portcullis gateway create`"
-            .to_owned());
+                .to_owned(),
+        );
     };
     let secret = one_time_secret(source, shared).await?;
     let unproven = adoption::dial(&dialler.endpoints, trust, gateway).await;
@@ -138,9 +140,7 @@ async fn session(
 
 async fn one_time_secret(source: &SecretSource, shared: &Shared) -> Result<OneTimeSecret, String> {
     let text = match source {
-        SecretSource::File(file) => {
-            read_file("spec.adoption.secretFile", file.as_str()).await?
-        }
+        SecretSource::File(file) => read_file("spec.adoption.secretFile", file.as_str()).await?,
         SecretSource::Secret { namespace, name, key } => {
             read_secret("spec.adoption.secretRef", [namespace, name, key], shared).await?
         }
