@@ -1,6 +1,7 @@
 //! `portcullis install`: prints what must be installed elsewhere. It changes nothing itself, so
 //! that everything can be read before it counts.
 
+mod agent;
 mod authorized_keys;
 mod epok_permissions;
 pub(crate) mod gateway;
@@ -40,6 +41,8 @@ enum What {
     EpokPermissions(epok_permissions::EpokPermissionsArguments),
     /// A hardened systemd unit for a controller on the host itself
     Systemd(systemd::SystemdArguments),
+    /// Custom resource, permissions and agents for publishing a cluster's Services on gateways
+    Agent(agent::AgentArguments),
     /// What the machine of a public gateway starts with
     Gateway(gateway::GatewayArguments),
     /// The sudoers lines for a host that is driven over SSH
@@ -51,7 +54,7 @@ enum What {
 /// One printed document, and what is still to be done with it.
 #[derive(Serialize)]
 pub(crate) struct Document {
-    /// What it is: `manifests`, `epokPermissions`, `systemd`, `sudoers`, `authorizedKeys`,
+    /// What it is: `manifests`, `agent`, `epokPermissions`, `systemd`, `sudoers`, `authorizedKeys`,
     /// `gatewayCloudInit` and so on.
     kind: &'static str,
     /// Where it belongs.
@@ -68,6 +71,7 @@ pub(crate) fn run(arguments: &InstallArguments, output: Output) -> Result {
         What::Manifests(it) => manifests::document(it)?,
         What::EpokPermissions(it) => epok_permissions::document(it)?,
         What::Systemd(it) => systemd::document(it)?,
+        What::Agent(it) => agent::document(it)?,
         What::Gateway(it) => gateway::document(it)?,
         What::Sudoers(it) => sudoers::document(it)?,
         What::AuthorizedKeys(it) => authorized_keys::document(it)?,

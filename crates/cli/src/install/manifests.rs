@@ -9,7 +9,7 @@ const CUSTOM_RESOURCES: &str = include_str!("../../../../deploy/crds/hosts.portc
 const PERMISSIONS: &str = include_str!("../../../../deploy/rbac/controller.yaml");
 const DEPLOYMENT: &str = include_str!("../../../../deploy/kubernetes/deployment.yaml");
 
-const IMAGE: &str = "portcullis:latest";
+pub(super) const IMAGE: &str = "portcullis:latest";
 
 /// What to fill in.
 #[derive(Args, Debug)]
@@ -46,7 +46,7 @@ pub(super) fn document(arguments: &ManifestsArguments) -> Result<Document> {
 }
 
 /// Accepts the reference of an image: what needs no quoting in YAML.
-fn image(text: &str) -> Result<String, String> {
+pub(super) fn image(text: &str) -> Result<String, String> {
     let known = |it: char| it.is_ascii_alphanumeric() || "/-_.:@".contains(it);
     let begins = text.starts_with(|it: char| it.is_ascii_alphanumeric());
     if begins && text.len() <= 255 && text.chars().all(known) && !text.ends_with(':') {

@@ -331,3 +331,39 @@ fn a_form_that_needs_a_configuration_says_so() {
         assert!(ran.expect_code(0).stdout.contains("name = \"fra1\""), "{format}");
     }
 }
+
+#[test]
+fn agents_are_whole_and_hardened() {
+    let image = "registry.example.com/p:1";
+    for (more, kind) in
+        [(&["--replicas", "3"][..], "Deployment"), (&["--host-network"], "DaemonSet")]
+    {
+        let arguments = ["install", "agent", "--image", image];
+        let text = portcullis(arguments.iter().chain(more).copied()).expect_code(0).stdout;
+        let documents: Vec<Value> = serde_saphyr::from_multiple(&text).expect("documents");
+        let find = |kind: &str| {
+            let found = documents.iter().find(|it| it["kind"] == kind);
+            found.unwrap_or_else(|| panic!("no {kind}"))
+        };
+        assert_eq!(find("CustomResourceDefinition")["spec"]["names"]["kind"], "EdgeGateway");
+        let agents = find(kind);
+        let pod = &agents["spec"]["template"]["spec"];
+        let container = &pod["containers"][0];
+        assert_eq!(container["image"], image);
+        assert_eq!(container["securityContext"]["capabilities"]["drop"][0], "ALL");
+        assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);
+        assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+        let account = find("ServiceAccount");
+        assert_eq!(pod["serviceAccountName"], account["metadata"]["name"]);
+        assert_eq!(agents["metadata"]["namespace"], account["metadata"]["namespace"]);
+        assert_eq!(account["metadata"]["namespace"], tunnel::trust::NAMESPACE);
+        // Its options are the program's.
+        let help = portcullis(["agent", "--help"]).expect_code(0).stdout;
+        for argument in container["args"].as_array().into_iter().flatten().skip(1) {
+            let flag = argument.as_str().and_then(|it| it.split('=').next()).expect("an option");
+            assert!(help.contains(flag), "there is no {flag}");
+        }
+    }
+    portcullis(["install", "agent", "--image", "a: {b}"]).expect_code(2);
+    portcullis(["install", "agent", "--host-network", "--replicas", "2"]).expect_code(2);
+}

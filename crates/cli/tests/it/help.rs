@@ -24,6 +24,7 @@ fn every_help_is_as_reviewed() {
         expect_file!["../../testdata/help/install-epok-permissions.txt"],
     );
     check("install systemd", expect_file!["../../testdata/help/install-systemd.txt"]);
+    check("install agent", expect_file!["../../testdata/help/install-agent.txt"]);
     check("install gateway", expect_file!["../../testdata/help/install-gateway.txt"]);
     check("gateway", expect_file!["../../testdata/help/gateway.txt"]);
     check("gateway create", expect_file!["../../testdata/help/gateway-create.txt"]);

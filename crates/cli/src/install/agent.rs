@@ -1,0 +1,60 @@
+//! Everything that publishing needs in a cluster: the custom resource, permissions, agents.
+
+use clap::Args;
+
+use super::manifests::{IMAGE, image};
+use super::{Document, replace};
+use crate::ending::Result;
+
+const CUSTOM_RESOURCE: &str =
+    include_str!("../../../../deploy/crds/edgegateways.portcullis.dev.yaml");
+const PERMISSIONS: &str = include_str!("../../../../deploy/agent/rbac.yaml");
+const DEPLOYMENT: &str = include_str!("../../../../deploy/agent/deployment.yaml");
+const HOST_NETWORK: &str = include_str!("../../../../deploy/agent/host-network.yaml");
+
+/// What to fill in.
+#[derive(Args, Debug)]
+pub(crate) struct AgentArguments {
+    /// The container image
+    #[arg(long, value_name = "IMAGE", default_value = IMAGE, value_parser = image)]
+    image: String,
+
+    /// How many agents; all of them work
+    #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=99), conflicts_with = "host_network")]
+    replicas: u8,
+
+    /// One agent on each node, in the node's own network: for backends that see visitors' own
+    /// addresses, and for programs on the node itself
+    #[arg(long)]
+    host_network: bool,
+}
+
+/// Returns all manifests as one stream of documents.
+pub(super) fn document(arguments: &AgentArguments) -> Result<Document> {
+    let agents = if arguments.host_network {
+        HOST_NETWORK.to_owned()
+    } else {
+        let replicas = format!("replicas: {}\n", arguments.replicas);
+        replace(DEPLOYMENT, "replicas: 2\n", &replicas)?
+    };
+    let agents = replace(&agents, IMAGE, &arguments.image)?;
+    let parts = [CUSTOM_RESOURCE, PERMISSIONS, &agents];
+    let parts = parts.map(|it| it.trim_start_matches("---\n").trim_end());
+    let mut steps = vec![
+        "apply them: portcullis install agent | kubectl apply -f -".to_owned(),
+        "declare a gateway: portcullis gateway create NAME --endpoint HOST > user-data".to_owned(),
+        "publish: spec.loadBalancerClass: portcullis.dev/gateway, or a Gateway of class portcullis"
+            .to_owned(),
+    ];
+    if arguments.host_network {
+        let allow = "allow it: kubectl label namespace portcullis-system \
+                     pod-security.kubernetes.io/enforce=privileged --overwrite";
+        steps.insert(1, allow.to_owned());
+    }
+    Ok(Document {
+        kind: "agent",
+        place: "the cluster".to_owned(),
+        text: format!("{}\n", parts.join("\n---\n")),
+        steps,
+    })
+}
