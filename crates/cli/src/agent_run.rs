@@ -20,7 +20,7 @@ use crate::print;
 use crate::status::fetch;
 
 /// Where an agent listens unless it is told otherwise.
-const LISTEN: &str = "127.0.0.1:9181";
+pub(crate) const LISTEN: &str = "127.0.0.1:9181";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -133,8 +133,8 @@ async fn start(arguments: &RunArguments) -> Result {
         Some(directory) => SourceSettings::Manifests(directory.clone()),
         None => {
             let client = arguments.connection.client().await;
-            let client =
-                client.context("objects come from a cluster unless --manifests names a directory")?;
+            let client = client
+                .context("objects come from a cluster unless --manifests names a directory")?;
             SourceSettings::Kubernetes(client)
         }
     };
@@ -155,7 +155,7 @@ async fn start(arguments: &RunArguments) -> Result {
         drain: arguments.drain,
         leader_election: !arguments.no_leader_election,
     };
-    agent::run(settings, stopped()?).await?;
+    agent::run(settings, stopped("visitors who are there may stay for a while")?).await?;
     Ok(Ending::Done)
 }
 

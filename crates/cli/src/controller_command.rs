@@ -95,7 +95,7 @@ pub(crate) async fn run(arguments: &ControllerArguments) -> Result {
         identity: identity(),
         leader_election: !arguments.no_leader_election,
     };
-    controller::run(settings, stopped()?).await?;
+    controller::run(settings, stopped("the rules stay")?).await?;
     Ok(Ending::Done)
 }
 
@@ -126,12 +126,14 @@ pub(crate) fn identity() -> String {
     format!("{name}-{}", std::process::id())
 }
 
-/// Ends when the process is asked to stop.
+/// Ends when the process is asked to stop; `what_follows` is logged then.
 ///
 /// # Errors
 ///
 /// Fails when the system does not let us be asked.
-pub(crate) fn stopped() -> Result<impl Future<Output = ()> + Send + use<>> {
+pub(crate) fn stopped(
+    what_follows: &'static str,
+) -> Result<impl Future<Output = ()> + Send + use<>> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     Ok(async move {
@@ -139,7 +141,7 @@ pub(crate) fn stopped() -> Result<impl Future<Output = ()> + Send + use<>> {
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
         };
-        tracing::info!(signal = name, "stopping; the rules stay");
+        tracing::info!(signal = name, "stopping; {what_follows}");
     })
 }
 

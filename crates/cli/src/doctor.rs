@@ -8,12 +8,15 @@ mod kernel;
 mod programs;
 mod remote;
 mod rules;
+mod tunnels;
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use clap::Args;
 use serde::Serialize;
 
+use crate::agent_run::LISTEN;
 use crate::arguments::Output;
 use crate::ending::{Ending, Result};
 use crate::objects::ObjectOptions;
@@ -24,6 +27,7 @@ Examples:
   portcullis doctor                     this machine
   portcullis doctor --kube              and the cluster: API, CRD, permissions
   portcullis doctor -f hosts.yaml       and the Hosts in these manifests, over SSH
+  portcullis doctor --agent             and the tunnels of the agent on this machine
 
 Exit code 3 when a check fails; warnings alone end with 0.
 
@@ -38,6 +42,10 @@ pub(crate) struct DoctorArguments {
     #[arg(long, conflicts_with = "manifests")]
     kube: bool,
 
+    /// Look at the tunnels of an agent too: links, blocked UDP, small buffers, ports in use
+    #[arg(long, value_name = "ADDRESS:PORT", num_args = 0..=1, default_missing_value = LISTEN)]
+    agent: Option<SocketAddr>,
+
     #[command(flatten)]
     objects: ObjectOptions,
 }
@@ -45,7 +53,7 @@ pub(crate) struct DoctorArguments {
 /// One thing that was looked at.
 #[derive(Debug, Serialize)]
 struct Check {
-    /// `this machine`, `cluster`, or `Host NAME`.
+    /// `this machine`, `cluster`, `Host NAME`, `agent`, or `gateway NAME`.
     area: String,
     name: &'static str,
     verdict: Verdict,
@@ -123,6 +131,9 @@ pub(crate) async fn run(arguments: &DoctorArguments, output: Output) -> Result {
     }
     if arguments.kube || !arguments.objects.manifests.is_empty() {
         checks.extend(remote::look(&arguments.objects).await?);
+    }
+    if let Some(address) = arguments.agent {
+        checks.extend(tunnels::look(address).await);
     }
     let worst = checks.iter().map(|it| it.verdict).max();
     match output {

@@ -22,7 +22,7 @@ pub(super) async fn run(options: &EpokOptions, mut host: Host) -> Result {
     let source = controller_command::source(options.manifests.as_deref(), &connection).await?;
     let objects =
         ObjectOptions { manifests: options.manifests.iter().cloned().collect(), connection };
-    let mut stopped = std::pin::pin!(controller_command::stopped()?);
+    let mut stopped = std::pin::pin!(controller_command::stopped("the rules stay")?);
 
     // A host or a cluster that does not answer yet is waited for; Epok's rules work meanwhile.
     loop {
