@@ -59,9 +59,7 @@ impl ParseGatewayPortsError {
                 ParseHostPortsError::Shape(_)
                 | ParseHostPortsError::Port { .. }
                 | ParseHostPortsError::Target { .. },
-            ) => {
-                "write entries such as 443, 443:8443, 53:udp or 53:5353:udp, separated by commas"
-            }
+            ) => "write entries such as 443, 443:8443, 53:udp or 53:5353:udp, separated by commas",
             Self::List(other) => other.remedy(),
             Self::Sctp(_) => "write tcp or udp, or leave the port out",
         }

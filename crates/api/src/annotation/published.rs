@@ -275,3 +275,93 @@ fn proxy_protocol(value: &str) -> Result<ClientAddresses, (String, &'static str)
     }
     Ok(read)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn each_kind_may_have_its_own_keys_and_is_told_about_others() {
+        let everywhere = [(key::GATEWAY, "*"), (key::MAX_OPEN, "5"), (key::PROXY_PROTOCOL, "v2")];
+        check(ObjectKind::Service, &everywhere, true, &[]);
+        check(ObjectKind::Gateway, &everywhere, true, &[]);
+        check(ObjectKind::ListenerSet, &everywhere, true, &[key::GATEWAY]);
+        check(ObjectKind::TlsRoute, &everywhere, true, &[key::GATEWAY, key::MAX_OPEN]);
+        check(ObjectKind::GatewayClass, &everywhere, true, &[]);
+        check(
+            ObjectKind::Gateway,
+            &[("portcullis.dev/gatway", "*")],
+            true,
+            &["portcullis.dev/gatway"],
+        );
+        // Of Services, `read_service` tells.
+        check(ObjectKind::Service, &[("portcullis.dev/gatway", "*")], true, &[]);
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_understood_refuses_the_object() {
+        for (key, value) in [
+            (key::GATEWAY, ""),
+            (key::GATEWAY, "fra1, Fra2"),
+            (key::GATEWAY_PORTS, "443:8443:sctp"),
+            (key::GATEWAY_PORTS, "443, 443:1"),
+            (key::HOSTNAMES, " , "),
+            (key::HOSTNAMES, "a.example.com, *"),
+            (key::PROXY_PROTOCOL, ""),
+            (key::PROXY_PROTOCOL, "v2, v1"),
+            (key::PROXY_PROTOCOL, "443=v2, 443=v1"),
+            (key::PROXY_PROTOCOL, "0=v2"),
+            (key::CLIENT_ADDRESS, "proxy"),
+            (key::ALLOW_FROM, "10.0.0.0/33"),
+            (key::MAX_OPEN, "-1"),
+            (key::MAX_NEW_PER_SECOND, "4294967296"),
+            (key::TARGET, "node"),
+        ] {
+            // Every name at all is a name, too.
+            let accepted = (key, value) == (key::HOSTNAMES, "a.example.com, *");
+            let told: &[&str] = if accepted { &[] } else { &[key] };
+            check(ObjectKind::Service, &[(key, value)], accepted, told);
+        }
+    }
+
+    #[test]
+    fn single_ports_count_before_all_ports() {
+        let reading = read(ObjectKind::Service, &[(key::PROXY_PROTOCOL, "v1, 443=v2, 25=v1")]);
+        let addresses = reading.wish.expect("understood").client_address;
+        let at = |port| addresses.at(Port::new(port).expect("a port"));
+        assert_eq!(at(443), Some(ClientAddress::ProxyV2));
+        assert_eq!(at(25), Some(ClientAddress::ProxyV1));
+        assert_eq!(at(80), Some(ClientAddress::ProxyV1));
+        let reading = read(ObjectKind::Service, &[(key::PROXY_PROTOCOL, "443=v2")]);
+        let addresses = reading.wish.expect("understood").client_address;
+        assert_eq!(addresses.at(Port::MAX), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_value_makes_reading_fail(
+            key in proptest::sample::select(OF_SERVICE.to_vec()), value in "\\PC{0,40}",
+        ) {
+            let reading = read(ObjectKind::Service, &[(key, &value)]);
+            let refused = reading.problems.iter().any(|it| it.reason.refuses());
+            prop_assert_eq!(reading.wish.is_none(), refused);
+        }
+    }
+
+    fn read(kind: ObjectKind, annotations: &[(&str, &str)]) -> Reading<PublishWish> {
+        let annotations =
+            annotations.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let annotations = Some(annotations.collect());
+        read_published(kind, &ObjectMeta { annotations, ..ObjectMeta::default() })
+    }
+
+    #[track_caller]
+    fn check(kind: ObjectKind, annotations: &[(&str, &str)], accepted: bool, told: &[&str]) {
+        let reading = read(kind, annotations);
+        assert_eq!(reading.wish.is_some(), accepted, "{kind} {annotations:?}");
+        let fields: Vec<_> = reading.problems.iter().map(|it| it.field.as_str()).collect();
+        assert_eq!(fields, told, "{kind} {annotations:?}");
+    }
+}

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use api::edge_gateway::EdgeGateway;
 use api::host::{Host, HostSpec};
 use expect_test::expect;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams};
@@ -150,15 +151,19 @@ async fn kubectl_refuses_a_field_that_nobody_knows_as_we_do() -> Result<()> {
     Ok(())
 }
 
-/// A client of an API server that knows Hosts; `None` where no API server can be started.
-async fn api_server() -> Result<Option<Client>> {
+/// A client of an API server that knows our kinds; `None` where no API server can be started.
+pub(crate) async fn api_server() -> Result<Option<Client>> {
     static DEFINED: OnceCell<()> = OnceCell::const_new();
     let Some(()) = require(ControlPlane::available()) else { return Ok(None) };
     let server = ControlPlane::shared()?;
     let define = async || -> Result<()> {
-        server.apply_manifest(&serde_json::to_string(&Host::crd())?).await?;
-        let hosts = ["--raw", "/apis/portcullis.dev/v1alpha1/hosts"];
-        until("Hosts are served", Duration::from_secs(60), || get(&hosts).ok()).map(drop)
+        for definition in [Host::crd(), EdgeGateway::crd()] {
+            server.apply_manifest(&serde_json::to_string(&definition)?).await?;
+            let path = format!("/apis/portcullis.dev/v1alpha1/{}", definition.spec.names.plural);
+            let served = || get(&["--raw", &path]).ok();
+            until("the kind is served", Duration::from_secs(60), served)?;
+        }
+        Ok(())
     };
     DEFINED.get_or_try_init(define).await?;
     Ok(Some(server.client().await?))
@@ -166,15 +171,23 @@ async fn api_server() -> Result<Option<Client>> {
 
 /// Creates a Host as `kubectl create --dry-run=server` does.
 async fn create(client: &Client, manifest: Value) -> Result<DynamicObject, kube::Error> {
-    let resource: ApiResource = Host::api_resource();
-    let hosts: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+    create_any(client, &Host::api_resource(), manifest).await
+}
+
+/// Creates an object of a cluster-scoped kind as `kubectl create --dry-run=server` does.
+pub(crate) async fn create_any(
+    client: &Client,
+    resource: &ApiResource,
+    manifest: Value,
+) -> Result<DynamicObject, kube::Error> {
+    let hosts: Api<DynamicObject> = Api::all_with(client.clone(), resource);
     let object: DynamicObject =
         serde_json::from_value(manifest).map_err(kube::Error::SerdeError)?;
     hosts.create(&PostParams { dry_run: true, ..PostParams::default() }, &object).await
 }
 
 /// What `kubectl get` prints.
-fn get(arguments: &[&str]) -> Result<String> {
+pub(crate) fn get(arguments: &[&str]) -> Result<String> {
     let output = ControlPlane::shared()?.kubectl()?.arg("get").args(arguments).output()?;
     let error = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "kubectl get {arguments:?}: {error}");
