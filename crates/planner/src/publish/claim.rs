@@ -156,10 +156,16 @@ fn lead(
     sharing: &Sharing<'_>,
     backends: &mut BTreeMap<String, Backend>,
 ) -> BTreeMap<ServerName, String> {
-    let named = speaks == Speaks::Passthrough || speaks == Speaks::Terminate;
     let attached = routes.at.get(&index).map_or(&[][..], |it| it.as_slice());
+    let counting = match speaks {
+        Speaks::Passthrough => attached,
+        Speaks::Tcp | Speaks::Udp => &attached[..attached.len().min(1)],
+        // A backend cannot say yet where its certificate is, nor look into requests. Bytes must
+        // not go on as if TLS had ended, or as if every request were for everybody.
+        Speaks::Terminate | Speaks::Http | Speaks::Https => &[],
+    };
     let mut leads = BTreeMap::new();
-    for it in if named { attached } else { &attached[..attached.len().min(1)] } {
+    for it in counting {
         let Some(state) = routes.all.get(it.route) else { continue };
         let own = view.routes().get(it.route).and_then(|it| it.annotated.wish.as_deref());
         let of_listener = || sharing.first(|it| wanted_at(Some(it), port));

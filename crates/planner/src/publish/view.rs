@@ -27,6 +27,9 @@ pub(crate) use service::ServiceForm;
 use slice::Slices;
 
 /// What the data plane can do beyond forwarding bytes unread.
+///
+/// With either, such listeners are judged, take routes and open their ports, but the ports lead
+/// nowhere: backends do not name certificates yet. Set neither in a program that serves.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Support {
     /// Listeners of protocol `HTTP`, with HTTPRoutes that need no look into requests.

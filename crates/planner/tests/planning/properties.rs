@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
+use api::host::Host;
 use api::object::ObjectRef;
 use k8s_openapi::api::discovery::v1::EndpointConditions;
 use planner::check;
@@ -108,11 +109,11 @@ proptest! {
         start in world(), name in select(vec!["edge", "other"]), applied in select(vec!["True", "False"]),
     ) {
         let before = view(start.clone());
-        let told = |it| match it {
-            Object::Host(host) if host.metadata.name.as_deref() == Some(name) => {
-                host.tells(&["192.0.2.9"], applied).object()
+        let told = |it: Object| {
+            if let Object::Host(host) = &it && host.metadata.name.as_deref() == Some(name) {
+                return Host::clone(host).tells(&["192.0.2.9"], applied).object();
             }
-            it => it,
+            it
         };
         let after = view(start.into_iter().map(told));
         let plans = [&before, &after].map(|it| forward_plan(it, "edge", &facts()));

@@ -110,14 +110,9 @@ endpoints: {endpoints}
     "#]]
     .assert_eq(&shown(&view));
     // A slice that turns to another Service takes its endpoints along.
-    let turned = slice("v6", "IPv6", mixed).into_iter().map(|it| match it {
-        Object::EndpointSlice(mut it) => {
-            it.metadata.labels = None;
-            Object::EndpointSlice(it)
-        }
-        other => other,
-    });
-    apply(&mut view, turned.collect());
+    let mut turned = slice("v6", "IPv6", mixed);
+    turned.iter_mut().for_each(|it| it.metadata_mut().labels = None);
+    apply(&mut view, turned);
     expect![[r#"
         tcp:web/shop:443: 1x 10.1.0.2:8443@n2
     "#]]

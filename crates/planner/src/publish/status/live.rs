@@ -98,6 +98,9 @@ impl<'a> Live<'a> {
             (true, _, _) => Verdict::yes(yes).with(message),
             (false, Some(reason), _) => Verdict::no(reason, message),
             (false, None, false) => Verdict::no("NoGateway", "there is no EdgeGateway for it"),
+            (false, None, true) if message.is_empty() => {
+                Verdict::no("Pending", "none of its EdgeGateways can be understood")
+            }
             (false, None, true) => Verdict::no("Pending", message),
         };
         (verdict, complete)
