@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -32,11 +32,32 @@ pub(crate) struct House {
     hold: AtomicU64,
     /// Flows that are open, of every port, closed ones too.
     open: AtomicU64,
+    /// TCP visitors that wait for an agent.
+    waiting: AtomicUsize,
     /// How long flows took to open, for metrics.
     pub(crate) opened: crate::metrics::Opened,
 }
 
+/// TCP visitors that may wait for an agent at one time.
+const MOST_WAITING: usize = 16_384;
+
+/// A visitor that waits for an agent, until dropped.
+pub(crate) struct Waiting<'a>(&'a House);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl House {
+    /// A place to wait for an agent; `None` when all are taken.
+    pub(crate) fn wait(&self) -> Option<Waiting<'_>> {
+        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
+        let waiting = Waiting(self);
+        (before < MOST_WAITING).then_some(waiting)
+    }
+
     /// Flows that are open, of every port, closed ones too.
     pub(crate) fn open(&self) -> u64 {
         self.open.load(Ordering::Relaxed)

@@ -151,7 +151,9 @@ impl Flows {
     ) {
         let listener = &self.listener;
         let began = Instant::now();
-        let opened = opening::open(&listener.cluster, &open, listener.house.hold()).await;
+        // Much memory, and gone by the time that the flow waits for datagrams.
+        let opening = opening::open(&listener.cluster, &open, listener.house.hold());
+        let opened = Box::pin(opening).await;
         self.opening.fetch_sub(1, Ordering::Relaxed);
         match opened {
             Ok(opened) => {

@@ -26,7 +26,7 @@ pub(crate) struct Place {
     home_runtime: Runtime,
     signer: Arc<LocalSigner>,
     secret: OneTimeSecret,
-    state: tempfile::TempDir,
+    _state: tempfile::TempDir,
     pub(crate) config: Config,
     pub(crate) gateway: Machine,
     pub(crate) home: Machine,
