@@ -1,8 +1,8 @@
 //! Two carriers for one gateway: whichever can be had serves, each does what it is better at.
 //!
-//! A session goes over TLS where TLS can be had: bulk data is faster so, by the figures in
-//! `docs/`. A QUIC connection joins it where UDP passes, and carries the flows of datagrams; where
-//! it does not, they go over TLS too. Where only UDP passes, the session goes over QUIC, until TLS
+//! A session goes over TLS where TLS can be had: the kernel's TCP moves bulk data faster and for
+//! less processor time. A QUIC connection joins it where UDP passes, and carries the flows of
+//! datagrams; where it does not, they go over TLS too. Where only UDP passes, the session goes over QUIC, until TLS
 //! can be had. The gateway measures both and moves new flows from one to the other and back when
 //! one is in trouble ([`tunnel_proto::carrier_choice`]). Every move is logged with its reason.
 

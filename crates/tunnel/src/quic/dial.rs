@@ -145,11 +145,13 @@ async fn attempt(
     let name = settings.handshakes.server_name();
     let endpoint = endpoint(address).map_err(unreachable)?;
     let connected = connecting(&endpoint, config, address, &name.to_str()).await;
-    connected.map_err(|source| match source.kind() {
-        io::ErrorKind::ConnectionRefused | io::ErrorKind::TimedOut => {
+    connected.map_err(|source| {
+        use io::ErrorKind::{ConnectionRefused, TimedOut};
+        if matches!(source.kind(), ConnectionRefused | TimedOut) {
             DialError::Connect { address, source }
+        } else {
+            DialError::Handshake { address, source }
         }
-        _ => DialError::Handshake { address, source },
     })
 }
 
