@@ -73,8 +73,17 @@ impl Place {
         let state = tempfile::tempdir()?;
         let config = config(&pin, &secret, &state)?;
         let home_runtime = runtime(&home)?;
-        let place =
-            Self { home_runtime, signer, secret, state, config, gateway, home, visitor, _lab: lab };
+        let place = Self {
+            home_runtime,
+            signer,
+            secret,
+            _state: state,
+            config,
+            gateway,
+            home,
+            visitor,
+            _lab: lab,
+        };
         Ok(Some(place))
     }
 
