@@ -33,7 +33,7 @@ enum GatewayCommand {
     /// Be a gateway, as its configuration file says
     Run(gateway_run::RunArguments),
     /// Declare a gateway and print what its machine starts with
-    Create(create::CreateArguments),
+    Create(Box<create::CreateArguments>),
     /// Show the declared gateways
     List(list::ListArguments),
     /// Replace the cluster's authority, without dropping a connection

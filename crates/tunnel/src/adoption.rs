@@ -87,11 +87,10 @@ pub fn wants_adoption(error: &(dyn std::error::Error + 'static)) -> bool {
     use rustls::{AlertDescription, CertificateError, Error};
     let mut next = Some(error);
     while let Some(error) = next {
-        if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            if let Some(inner) = io.get_ref() {
-                next = Some(inner);
-                continue;
-            }
+        let io = error.downcast_ref::<std::io::Error>();
+        if let Some(inner) = io.and_then(std::io::Error::get_ref) {
+            next = Some(inner);
+            continue;
         }
         match error.downcast_ref::<Error>() {
             Some(Error::AlertReceived(AlertDescription::AccessDenied)) => return true,

@@ -82,9 +82,10 @@ async fn try_adopt(
     let certificate = ToGateway::Certificate(certificate);
     adoption.control.send(certificate).map_err(AdoptionError::Ended)?;
     // It says so once everything is on its disk.
-    match next(&mut adoption.control).await? {
-        ToAgent::Drain => Ok(()),
-        _other => Err(AdoptionError::Unexpected { expected: "the end" }),
+    if next(&mut adoption.control).await? == ToAgent::Drain {
+        Ok(())
+    } else {
+        Err(AdoptionError::Unexpected { expected: "the end" })
     }
 }
 

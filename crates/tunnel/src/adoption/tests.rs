@@ -98,7 +98,7 @@ async fn the_hash_alone_does_not_adopt() {
 #[tokio::test]
 async fn a_gateway_that_does_not_know_the_hash_never_sees_the_secret() {
     let stage = Stage::new("home", MINUTE, 1).await;
-    let (impostor, mut arrived) = stage.impostor().await;
+    let (impostor, mut arrived) = stage.impostor();
     let adopting = stage.spawn_adopt(impostor);
     let mut impostor = arrived.recv().await.expect("the agent comes");
     let theirs = impostor.control.receive().await;
@@ -114,7 +114,7 @@ async fn a_gateway_that_does_not_know_the_hash_never_sees_the_secret() {
 #[tokio::test]
 async fn a_gateway_that_skips_its_proof_never_sees_the_secret() {
     let stage = Stage::new("home", MINUTE, 1).await;
-    let (impostor, mut arrived) = stage.impostor().await;
+    let (impostor, mut arrived) = stage.impostor();
     let adopting = stage.spawn_adopt(impostor);
     let impostor = arrived.recv().await.expect("the agent comes");
     impostor.control.send(ToAgent::CertificateWanted(vec![1, 2, 3])).expect("sent");
@@ -170,7 +170,7 @@ async fn a_certificate_for_somebody_else_is_not_taken_and_burns_nothing() {
     let stage = Stage::new("home", MINUTE, 1).await;
     // Its own name, so says the agent; but the gateway is called fra1.
     let adoption = dial(&stage.endpoints(), &stage.agent, "ams1").await.expect("dialled");
-    let served = stage.serving().await;
+    let served = stage.serving();
     let adopted = adopt(adoption, &stage.agent, secret()).await;
     let served = served.await.expect("it ends");
     assert!(

@@ -55,9 +55,9 @@ impl FromStr for ClientKey {
 
     /// Reads the text of a private key file: OpenSSH's own form, PKCS#8 or PKCS#1.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let key = russh::keys::decode_secret_key(text, None).map_err(|source| match source {
-            russh::keys::Error::KeyIsEncrypted => KeyError::Passphrase,
-            _other => KeyError::PrivateKey,
+        let key = russh::keys::decode_secret_key(text, None).map_err(|source| {
+            let encrypted = matches!(source, russh::keys::Error::KeyIsEncrypted);
+            if encrypted { KeyError::Passphrase } else { KeyError::PrivateKey }
         })?;
         if key.is_encrypted() {
             return Err(KeyError::Passphrase);

@@ -307,11 +307,12 @@ async fn introduce(
 async fn greeting(channel: &mut ChannelReadHalf) -> Option<(Bytes, Option<String>)> {
     let mut received = BytesMut::new();
     loop {
-        match channel.wait().await? {
-            ChannelMsg::Data { data } => received.extend_from_slice(&data),
-            ChannelMsg::Eof | ChannelMsg::Close => return None,
-            _ => continue,
+        let message = channel.wait().await?;
+        if matches!(message, ChannelMsg::Eof | ChannelMsg::Close) {
+            return None;
         }
+        let ChannelMsg::Data { data } = message else { continue };
+        received.extend_from_slice(&data);
         match read(&received) {
             Greeting::Incomplete => {}
             Greeting::Name(name) => return Some((received.freeze(), Some(name))),

@@ -108,10 +108,12 @@ pub(super) fn sections(place: &str, text: &str) -> Result<Vec<Section>, TrustErr
     let parts = <(SectionKind, Vec<u8>)>::pem_slice_iter(text.as_bytes());
     let parts = parts.map(|part| {
         let (kind, bytes) = part.map_err(|error| refuse(error.to_string()))?;
-        match kind {
-            SectionKind::Certificate => Ok(Section::Certificate(bytes.into())),
-            SectionKind::PrivateKey => Ok(Section::Key(bytes)),
-            other => Err(refuse(format!("expected no {other:?}"))),
+        if kind == SectionKind::Certificate {
+            Ok(Section::Certificate(bytes.into()))
+        } else if kind == SectionKind::PrivateKey {
+            Ok(Section::Key(bytes))
+        } else {
+            Err(refuse(format!("expected no {kind:?}")))
         }
     });
     parts.collect()

@@ -99,7 +99,7 @@ impl Stage {
         port: u16,
         secret: &OneTimeSecret,
     ) -> (Result<(), AdoptionError>, Result<Identity, AdoptionError>) {
-        let served = self.serving().await;
+        let served = self.serving();
         let agent = match dial(&at(port), &self.agent, "fra1").await {
             Ok(adoption) => adopt(adoption, &self.agent, secret.clone()).await,
             Err(error) => Err(error),
@@ -108,7 +108,7 @@ impl Stage {
     }
 
     /// The gateway's side of the next adoption.
-    pub(super) async fn serving(&self) -> JoinHandle<Result<Identity, AdoptionError>> {
+    pub(super) fn serving(&self) -> JoinHandle<Result<Identity, AdoptionError>> {
         let (arrivals, trust) = (Arc::clone(&self.arrivals), Arc::clone(&self.gateway));
         tokio::spawn(async move {
             let arrived = arrivals.lock().await.recv().await.expect("somebody comes");
@@ -121,7 +121,7 @@ impl Stage {
         &self,
         agent: &AgentTrust,
     ) -> (Adoption<ToGateway, ToAgent>, JoinHandle<Result<Identity, AdoptionError>>) {
-        let served = self.serving().await;
+        let served = self.serving();
         let adoption = dial(&self.endpoints(), agent, "fra1").await.expect("dialled");
         (adoption, served)
     }
@@ -135,7 +135,7 @@ impl Stage {
     }
 
     /// A gateway that knows neither secret nor hash. Returns its port and who comes.
-    pub(super) async fn impostor(&self) -> (u16, mpsc::Receiver<Side>) {
+    pub(super) fn impostor(&self) -> (u16, mpsc::Receiver<Side>) {
         let directory = self.directory.path().join("impostor");
         let state = StateDirectory::open(directory).expect("a state");
         let configuration = ClusterTrust { offer: None, ..self.configuration.clone() };
@@ -219,7 +219,7 @@ async fn accept(stream: TcpStream, handshakes: &dyn ServerHandshakes) -> Option<
 /// A man in the middle: ends the agent's TLS session, has one of his own with the gateway, and
 /// passes on every message. Returns his port.
 pub(super) async fn relay(stage: &Stage, thief: Arc<AgentTrust>) -> u16 {
-    let (port, mut arrivals) = stage.impostor().await;
+    let (port, mut arrivals) = stage.impostor();
     let gateway = stage.endpoints();
     tokio::spawn(async move {
         let mut agent = arrivals.recv().await.expect("the agent comes");
