@@ -14,7 +14,7 @@ use crate::session::{AgentSession, Ended, GatewaySession};
 
 #[tokio::test]
 async fn bytes_go_over_tls_and_datagrams_over_the_connection_that_joins() {
-    let (mut stage, gateway, mut agent) = begin(Cut::Nothing).await;
+    let (stage, gateway, mut agent) = begin(Cut::Nothing).await;
     assert_eq!((agent.carrier, gateway.carrier()), (Carrier::Tls, Carrier::Tls));
     joined(&gateway).await;
 
@@ -49,7 +49,7 @@ async fn without_udp_everything_goes_over_tls() {
 /// UDP is dropped silently from one moment to the next: nobody has noticed yet.
 #[tokio::test]
 async fn a_flow_of_datagrams_finds_tls_when_quic_has_just_died() {
-    let (mut stage, gateway, mut agent) = begin(Cut::Nothing).await;
+    let (stage, gateway, mut agent) = begin(Cut::Nothing).await;
     joined(&gateway).await;
     stage.wire.cut(Cut::Udp);
     let begun = Instant::now();
