@@ -1,3 +1,5 @@
+//! The types against the names and statuses of the real API.
+
 use kube::Resource;
 use serde_json::{Value, json};
 

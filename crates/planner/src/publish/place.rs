@@ -5,6 +5,8 @@
 //! its status tells as long as no better claim needs it, so that the end of one object moves no
 //! other one.
 
+mod cell;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -15,6 +17,7 @@ use api::server_name::ServerName;
 
 use super::claim::{Claim, Item};
 use super::view::PublishView;
+use cell::{Cell, Reserved};
 
 /// An item: the index of its claim, and its own.
 pub(super) type ItemId = (usize, usize);
@@ -100,8 +103,8 @@ struct Ground<'a> {
     /// The addresses to choose from, family by family.
     families: Vec<Vec<Option<IpAddr>>>,
     /// What claims have or ask for by address, whether they will get it or not.
-    reserved: BTreeMap<Place, Vec<Entry>>,
-    taken: BTreeMap<Place, Vec<Entry>>,
+    reserved: BTreeMap<Place, Reserved>,
+    taken: BTreeMap<Place, Cell>,
     /// How many ports a namespace has by one grant.
     used: BTreeMap<(usize, &'a str), u32>,
 }
@@ -141,10 +144,9 @@ impl<'a> Ground<'a> {
             let wanted = claim.asked.iter().copied().chain(current);
             let addresses: BTreeSet<_> = wanted.flat_map(|it| self.meant(it)).collect();
             for address in addresses {
-                for (item, it) in claim.items.iter().enumerate() {
-                    let entry = Entry { item: (index, item), names: it.names.clone() };
-                    let place = (address, it.protocol, it.port);
-                    self.reserved.entry(place).or_default().push(entry);
+                for it in &claim.items {
+                    let reserved = self.reserved.entry((address, it.protocol, it.port));
+                    reserved.or_default().insert(index, it.names.as_deref());
                 }
             }
         }
@@ -195,7 +197,7 @@ impl<'a> Ground<'a> {
                 Loss { item, edge, name, why }
             }));
         }
-        self.taken
+        self.taken.into_iter().map(|(place, cell)| (place, cell.entries)).collect()
     }
 
     /// The items that the grants allow, with the names that they allow.
@@ -256,23 +258,19 @@ impl<'a> Ground<'a> {
             for (item, names) in granted {
                 let it = &claim.items[*item];
                 let place = (address, it.protocol, it.port);
-                let there = self.taken.get(&place).map_or(&[][..], |it| it.as_slice());
-                lost += self.clashes(address, (index, it), names.as_deref(), there.iter()).count();
-                shared |= claim.alone && !there.is_empty();
-                let reserved = self.reserved.get(&place).into_iter().flatten();
-                let mut later = reserved.filter(|it| it.item.0 > index);
-                disturbed |= match claim.alone {
-                    true => later.next().is_some(),
-                    false => {
-                        self.clashes(address, (index, it), names.as_deref(), later).next().is_some()
-                    }
-                };
+                lost += self.clashes(place, (index, it), names.as_deref()).len();
+                shared |= claim.alone && self.taken.contains_key(&place);
+                disturbed |= self.reserved.get(&place).is_some_and(|reserved| match claim.alone {
+                    true => reserved.any_after(index),
+                    false => reserved.clashes_after(index, names.as_deref()),
+                });
             }
             (lost, !current.contains(&address), disturbed, shared)
         };
-        let best = |family: &Vec<Option<IpAddr>>| {
+        let best = |family: &Vec<Option<IpAddr>>| match family.as_slice() {
+            [only] => Some(*only),
             // The first of equals.
-            family.iter().copied().min_by_key(|it| cost(*it))
+            several => several.iter().copied().min_by_key(|it| cost(*it)),
         };
         self.families.iter().filter_map(best).collect()
     }
@@ -289,13 +287,7 @@ impl<'a> Ground<'a> {
         for (item, names) in granted {
             let it = &claim.items[*item];
             let place = (address, it.protocol, it.port);
-            let there = self.taken.get(&place).map_or(&[][..], |it| it.as_slice());
-            let mut clashes: Vec<_> =
-                self.clashes(address, (index, it), names.as_deref(), there.iter()).collect();
-            if let Some(first) = clashes.iter().position(|(name, _)| name.is_none()) {
-                // The whole port is lost, to the best of those who have it.
-                clashes = vec![clashes.swap_remove(first)];
-            }
+            let clashes = self.clashes(place, (index, it), names.as_deref());
             let lost_names: BTreeSet<_> =
                 clashes.iter().filter_map(|(name, _)| name.clone()).collect();
             let whole = clashes.iter().any(|(name, _)| name.is_none());
@@ -305,41 +297,33 @@ impl<'a> Ground<'a> {
             });
             if !whole && names.as_ref().is_none_or(|it| !it.is_empty()) {
                 let entry = Entry { item: (index, *item), names };
-                self.taken.entry(place).or_default().push(entry);
+                self.taken.entry(place).or_default().insert(entry, it);
             }
         }
     }
 
     /// What an item cannot have besides those who are there: names, or the whole port.
-    fn clashes<'b>(
-        &'b self,
-        address: Option<IpAddr>,
-        (index, item): (usize, &'b Item),
-        names: Option<&'b [ServerName]>,
-        there: impl Iterator<Item = &'b Entry> + 'b,
-    ) -> impl Iterator<Item = (Option<ServerName>, Why)> + 'b {
-        there.flat_map(move |entry| {
-            let (claim, other) = entry.item;
-            let other = &self.claims[claim].items[other];
-            let taken = |name| (name, Why::Taken(other.owner.clone(), address));
-            match (names, &entry.names) {
-                (Some(names), Some(there)) => {
-                    if item.allow_from != other.allow_from || item.limits != other.limits {
-                        return vec![(None, Why::OtherLists(other.owner.clone(), address))];
-                    }
-                    // What a better claim leads somewhere stays its own, whatever the hostname
-                    // of its listener; within one claim, the Gateway API says whose it is.
-                    let led = |it: &ServerName| {
-                        claim != index
-                            && other.routes.contains_key(it)
-                            && there.iter().any(|own| own.covers(it))
-                    };
-                    let both = names.iter().filter(move |it| there.contains(it) || led(it));
-                    both.map(|it| taken(Some(it.clone()))).collect()
-                }
-                _ => vec![taken(None)],
-            }
-        })
+    fn clashes(
+        &self,
+        place: Place,
+        (index, item): (usize, &Item),
+        names: Option<&[ServerName]>,
+    ) -> Vec<(Option<ServerName>, Why)> {
+        let Some(cell) = self.taken.get(&place) else { return Vec::new() };
+        let item_of = |(claim, item): ItemId| &self.claims[claim].items[item];
+        let Some(first) = cell.entries.first() else { return Vec::new() };
+        let (best, address) = (item_of(first.item), place.0);
+        let (Some(names), Some(_)) = (names, &first.names) else {
+            return vec![(None, Why::Taken(best.owner.clone(), address))];
+        };
+        if item.allow_from != best.allow_from || item.limits != best.limits {
+            return vec![(None, Why::OtherLists(best.owner.clone(), address))];
+        }
+        let taken = |name: &ServerName| {
+            let holder = item_of(cell.holder(name, index)?);
+            Some((Some(name.clone()), Why::Taken(holder.owner.clone(), address)))
+        };
+        names.iter().filter_map(taken).collect()
     }
 }
 
