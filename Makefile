@@ -33,8 +33,8 @@ lint: ## formatting, clippy, dependency policy, house rules
 	cargo run --quiet --package xtask -- tidy
 	cargo run --quiet --package xtask -- crds --check
 
-bench: ## measure beside real peers; JOB=forward for one job
-	scripts/setup packet kubernetes images
+bench: ## measure beside real peers; JOB=forward or JOB=publish
+	scripts/setup packet kubernetes images $(if $(filter publish,$(JOB)),peers)
 	cargo build --release --package cli --package bench
 	target/release/portcullis-bench $(or $(JOB),forward)
 

@@ -9,6 +9,7 @@ mod figures;
 mod forward;
 mod kubernetes;
 mod objects;
+mod publish;
 mod row;
 mod screen;
 mod witness;
@@ -52,6 +53,8 @@ struct Arguments {
 enum Job {
     /// Host ports to node ports.
     Forward,
+    /// Services on a public gateway.
+    Publish,
 }
 
 /// What every bench is given.
@@ -91,8 +94,11 @@ fn run(arguments: &Arguments) -> Result<bool> {
     })?;
     let rounds = arguments.rounds.map(usize::try_from).transpose()?;
     let setting = Setting { portcullis, rounds, quick: arguments.quick };
-    let Job::Forward = arguments.job;
-    let benches = chosen(forward::BENCHES, &arguments.only)?;
+    let (job, benches) = match arguments.job {
+        Job::Forward => ("forward", forward::BENCHES),
+        Job::Publish => ("publish", publish::BENCHES),
+    };
+    let benches = chosen(benches, &arguments.only)?;
 
     screen::say(&screen::machine()?);
     let (mut rows, mut failed) = (Vec::<Row>::new(), Vec::new());
@@ -110,7 +116,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
         }
     }
     screen::say(&format!("\n{}\n{}", row::table(&rows), screen::load()?));
-    let file = row::write("forward", &rows)?;
+    let file = row::write(job, &rows)?;
     screen::say(&format!("written to {}", file.display()));
     anyhow::ensure!(failed.is_empty(), "not measured: {}", failed.join(", "));
     Ok(rows.iter().all(Row::holds))
