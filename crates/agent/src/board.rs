@@ -116,6 +116,14 @@ impl Board {
         });
     }
 
+    /// It is not dialled yet, and why.
+    pub(crate) fn waits(&self, gateway: &str, why: &str) {
+        self.change(gateway, |it| {
+            it.status.last_error = Some(why.to_owned());
+            it.observed.last_error = Some(why.to_owned());
+        });
+    }
+
     /// The gateway holds no certificate of this cluster.
     pub(crate) fn not_adopted(&self, gateway: &str) {
         self.change(gateway, |it| it.observed.adopted = Some(false));

@@ -97,7 +97,7 @@ pub(crate) async fn keep(
             // that be said again and again, it is dialled ever less often.
             Over::Replaced => {
                 if begun.elapsed() < HEALTHY {
-                    sleep(backoff.wait(Duration::ZERO, 0)).await;
+                    sleep(backoff.wait(Duration::ZERO, rand::random())).await;
                 }
             }
             Over::Draining => return,
@@ -130,7 +130,7 @@ async fn dial(
         Ok(held) => held,
         Err(why) => {
             // Noted as it is, and dialled the moment that there is a certificate.
-            shared.board.lost(gateway, &why);
+            shared.board.waits(gateway, &why);
             match trust.wait_for(Result::is_ok).await {
                 Ok(held) => held.clone()?,
                 Err(_) => return Err("the agent ends".to_owned()),

@@ -120,7 +120,7 @@ fn by_weight(alternatives: &[Alternative], random: u64) -> Option<&Alternative> 
         return None;
     }
     // `random` has 32 bits: a share is right to one in four thousand million.
-    let mut at = random * total >> 32;
+    let mut at = (random * total) >> 32;
     alternatives.iter().find(|it| {
         let weight = u64::from(it.weight);
         let here = at < weight;
