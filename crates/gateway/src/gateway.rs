@@ -19,7 +19,7 @@ use crate::error::{GatewayError, chain};
 use crate::handover::{Handed, Next, Offer, Present, Purpose};
 use crate::inner::{Inner, Note};
 use crate::keeper::{self, Errand};
-use crate::listener::Bound;
+use crate::listener::{Bound, House};
 use crate::tunnels::Tunnels;
 use crate::{descriptors, handover, pages, probe, socket};
 
@@ -32,6 +32,10 @@ const PROBES: usize = 16;
 /// How long a process that took sockets over waits for agents before it takes visitors, and how
 /// long these wait for an agent after that, whatever the configuration says.
 const AGENTS_COME: Duration = Duration::from_secs(10);
+
+/// How long a process that is followed by another one waits until it is decided which agents have
+/// the visitors that it has already taken.
+const DECIDED: Duration = Duration::from_secs(1);
 
 /// How many descriptors a gateway should have: two for each flow, and room.
 const DESCRIPTORS: u64 = 65_536;
@@ -113,6 +117,10 @@ impl Gateway {
     /// process that ends early changes nothing.
     async fn hand_over(&mut self, next: Next) -> bool {
         tracing::info!("another process takes over");
+        // Visitors wait in the kernel from here until the other process takes them: agents are
+        // about to leave this one, and what they dial from then on goes to the other.
+        self.inner.table().pause();
+        self.until(DECIDED, |house| house.waiting() == 0).await;
         self.tunnels.stop().await;
         self.ask(Errand::HandCounts).await;
         let counted = self.transferred();
@@ -125,7 +133,6 @@ impl Gateway {
         };
         match ready {
             Ok(next) => {
-                // From here until the other process hears of it, visitors wait in the kernel.
                 self.inner.table().close();
                 if let Err(error) = blocking(move || next.stopped()).await {
                     tracing::warn!(%error, "the other process does not hear that we have stopped");
@@ -143,6 +150,7 @@ impl Gateway {
             Err(error) => {
                 tracing::error!(%error, "the other process did not take over; going on");
                 self.inner.errand(Errand::KeepOn);
+                self.inner.errand(Errand::TakeVisitors);
                 if let Err(error) = self.tunnels.start(&self.inner) {
                     tracing::error!(error = %chain(&error), "no agent can connect any more");
                 }
@@ -203,9 +211,14 @@ impl Gateway {
     }
 
     async fn until_drained(&self) {
-        let deadline = Instant::now() + self.inner.config().drain();
-        let mut look = interval(Duration::from_millis(50));
-        while self.inner.house.open() > 0 && Instant::now() < deadline {
+        let time = self.inner.config().drain();
+        self.until(time, |house| house.visitors() == 0).await;
+    }
+
+    async fn until(&self, time: Duration, reached: impl Fn(&House) -> bool) {
+        let deadline = Instant::now() + time;
+        let mut look = interval(Duration::from_millis(10));
+        while !reached(&self.inner.house) && Instant::now() < deadline {
             look.tick().await;
         }
     }

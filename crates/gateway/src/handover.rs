@@ -7,9 +7,9 @@
 //! ```text
 //! next      -> present   take
 //! present   -> next      sockets, in parts of at most 64, and an empty part
-//!                        (accepts no tunnels any more, tells agents to go on to the next)
+//!                        (takes neither visitors nor agents any more, tells agents to go on)
 //! next      -> present   ready        agents have come, or it has waited for them long enough
-//! present   -> next      stopped      it takes no visitors any more; its flows go on to their end
+//! present   -> next      stopped      the next one has it all; flows go on to their end here
 //! ```
 //!
 //! Should the next process end before it is ready, the present one goes on as if nothing had been.

@@ -34,6 +34,8 @@ pub(crate) struct House {
     open: AtomicU64,
     /// TCP visitors that wait for an agent.
     waiting: AtomicUsize,
+    /// Visitors that are being served in any way, from their arrival to their end.
+    visitors: AtomicUsize,
     /// How long flows took to open, for metrics.
     pub(crate) opened: crate::metrics::Opened,
 }
@@ -50,7 +52,33 @@ impl Drop for Waiting<'_> {
     }
 }
 
+/// A visitor that is being served, until dropped.
+pub(crate) struct Visit(Arc<House>);
+
+impl Visit {
+    pub(crate) fn count(house: &Arc<House>) -> Self {
+        house.visitors.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(house))
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        self.0.visitors.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl House {
+    /// Visitors that are being served in any way: those that wait for an agent too.
+    pub(crate) fn visitors(&self) -> usize {
+        self.visitors.load(Ordering::Relaxed)
+    }
+
+    /// TCP visitors that wait for an agent.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
     /// A place to wait for an agent; `None` when all are taken.
     pub(crate) fn wait(&self) -> Option<Waiting<'_>> {
         let before = self.waiting.fetch_add(1, Ordering::Relaxed);
@@ -225,10 +253,14 @@ impl Listener {
         }
     }
 
+    /// Takes no visitors for now: they wait in the kernel. [`Self::start`] takes them.
+    pub(crate) fn pause(&self) {
+        *lock(&self.work) = JoinSet::new();
+    }
+
     /// Takes no more visitors. With the last owner of a socket the system closes it; flows go on.
     pub(crate) fn stop(&self) {
-        lock(&self.work).abort_all();
-        *lock(&self.work) = JoinSet::new();
+        self.pause();
         lock(&self.sockets).clear();
     }
 

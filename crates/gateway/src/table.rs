@@ -353,6 +353,12 @@ impl Table {
         buffers.min()
     }
 
+    /// Takes no visitors for now: they wait in the kernel. [`Self::take_visitors`] takes them.
+    pub(crate) fn pause(&mut self) {
+        self.taking = false;
+        self.listeners().for_each(|it| it.pause());
+    }
+
     /// Takes no visitors any more; the wishes stay.
     pub(crate) fn close(&mut self) {
         self.taking = false;

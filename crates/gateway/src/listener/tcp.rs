@@ -16,7 +16,7 @@ use tunnel_proto::choice::Failure;
 use tunnel_proto::message::{Open, Protocol, Route};
 use tunnel_proto::server_name::{Greeting, LONGEST, read};
 
-use super::{Listener, OpenFlow, Rejected, Wished};
+use super::{Listener, OpenFlow, Rejected, Visit, Wished};
 use crate::admission::Admitted;
 use crate::cluster::{Cluster, Counted};
 use crate::port::canonical;
@@ -41,7 +41,9 @@ pub(super) async fn accept(listener: Arc<Listener>, socket: Arc<TcpListener>) {
     loop {
         match socket.accept().await {
             Ok((stream, visitor)) => {
-                tokio::spawn(serve(Arc::clone(&listener), stream, canonical(visitor)));
+                let visit = Visit::count(&listener.house);
+                let listener = Arc::clone(&listener);
+                tokio::spawn(serve(visit, listener, stream, canonical(visitor)));
             }
             // The visitor is gone already.
             Err(error) if is_visitors(&error) => {}
@@ -63,7 +65,7 @@ fn is_visitors(error: &io::Error) -> bool {
     )
 }
 
-async fn serve(listener: Arc<Listener>, stream: TcpStream, visitor: SocketAddr) {
+async fn serve(_visit: Visit, listener: Arc<Listener>, stream: TcpStream, visitor: SocketAddr) {
     // What leads to a flow takes much more memory than a flow that waits for bytes: it is on the
     // heap, and gone by then.
     if let Some(flow) = Box::pin(lead_to_flow(listener, stream, visitor)).await {
@@ -229,7 +231,7 @@ mod tests {
     /// With ten thousand idle flows, every hundred bytes here are a megabyte.
     #[test]
     fn a_flow_that_waits_for_bytes_is_small() {
-        fn size<A, B, C, F: Future>(_: impl Fn(A, B, C) -> F) -> usize {
+        fn size<A, B, C, D, F: Future>(_: impl Fn(A, B, C, D) -> F) -> usize {
             size_of::<F>()
         }
         let bytes = size(serve);

@@ -17,7 +17,7 @@ use tunnel::link::DatagramFlow;
 use tunnel_proto::flow_table::UNANSWERED;
 use tunnel_proto::message::{Open, Protocol, Route};
 
-use super::{Listener, OpenFlow, Rejected};
+use super::{Listener, OpenFlow, Rejected, Visit};
 use crate::admission::Admitted;
 use crate::{opening, probe};
 use packet::{Packet, Way};
@@ -138,7 +138,8 @@ impl Flows {
             server_name: None,
             probe: false,
         };
-        tokio::spawn(Arc::clone(self).serve(key, way, flow, open, admitted));
+        let counted = (Visit::count(&listener.house), admitted);
+        tokio::spawn(Arc::clone(self).serve(key, way, flow, open, counted));
     }
 
     async fn serve(
@@ -147,7 +148,7 @@ impl Flows {
         way: Way,
         flow: Arc<UdpFlow>,
         open: Open,
-        admitted: Admitted,
+        counted: (Visit, Admitted),
     ) {
         let listener = &self.listener;
         let began = Instant::now();
@@ -160,7 +161,7 @@ impl Flows {
                 drop(open);
                 listener.house.opened.observe(began.elapsed());
                 listener.probes.passed(began.elapsed());
-                let counted = (OpenFlow::count(listener), opened.counted, admitted);
+                let counted = (OpenFlow::count(listener), opened.counted, counted);
                 let datagrams: Arc<dyn DatagramFlow> = Arc::from(opened.flow.into_datagrams());
                 flow.opened(&self, &datagrams);
                 tokio::select! {
