@@ -4,6 +4,8 @@
 
 mod bulk;
 mod connections;
+mod delay;
+mod distance;
 mod idle;
 mod load;
 mod round_trip;
@@ -17,5 +19,6 @@ pub(crate) const BENCHES: &[Bench] = &[
     Bench { name: "round-trip", what: "what a tunnel adds to an answer", run: round_trip::run },
     Bench { name: "connections", what: "what a new visitor waits for", run: connections::run },
     Bench { name: "bulk", what: "how much goes through, and what it costs", run: bulk::run },
+    Bench { name: "distance", what: "one stream at 100 ms", run: distance::run },
     Bench { name: "idle-flows", what: "memory at rest and with many visitors", run: idle::run },
 ];

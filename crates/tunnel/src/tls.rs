@@ -17,6 +17,8 @@ mod records;
 mod relay;
 mod scratch;
 mod spares;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::net::SocketAddr;

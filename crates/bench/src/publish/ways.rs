@@ -78,32 +78,40 @@ impl Way {
 
 /// Our gateway and our agent, between them whatever they choose themselves.
 pub(super) fn ours(machine: &Machine, program: &Path, directory: &Path) -> Result<Way> {
+    let backend = (BACKEND, [BULK, ECHO]);
+    published([machine, machine], program, directory, PUBLIC, backend)
+}
+
+/// Our gateway and our agent on these machines, before the bulk and the echo port of a backend.
+pub(super) fn published(
+    [gateway, agent]: [&Machine; 2],
+    program: &Path,
+    directory: &Path,
+    public: Ipv4Addr,
+    (backend, targets): (Ipv4Addr, [u16; 2]),
+) -> Result<Way> {
     let directory = directory.join("portcullis");
     std::fs::create_dir(&directory)?;
     let tunnels = Tunnels::new(program, &directory)?;
-    tunnels.declare("edge", &PUBLIC.to_string(), &[])?;
-    let object = std::fs::read_to_string(tunnels.manifest("edge"))?;
+    tunnels.declare("edge", &public.to_string(), &[])?;
     let ports = [7301, 7302];
-    let (mut services, mut slices) = (String::new(), String::new());
-    for (name, target) in [("bulk", BULK), ("echo", ECHO)] {
-        let port = if name == "bulk" { ports[0] } else { ports[1] };
-        services += &format!(
-            "---\napiVersion: v1\nkind: Service\nmetadata: {{ name: {name}, namespace: bench }}\n\
+    let mut objects = Vec::new();
+    for (name, (port, target)) in ["bulk", "echo"].iter().zip(ports.iter().zip(targets)) {
+        objects.push(format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{ name: {name}, namespace: bench }}\n\
              spec:\n  type: LoadBalancer\n  loadBalancerClass: portcullis.dev/gateway\n  ports:\n  \
              - {{ name: it, port: {port}, protocol: TCP, targetPort: {target} }}\n"
-        );
-        slices += &format!(
-            "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  \
+        ));
+        objects.push(format!(
+            "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  \
              name: {name}-1\n  namespace: bench\n  labels: {{ kubernetes.io/service-name: {name} }}\n\
              addressType: IPv4\nports:\n- {{ name: it, port: {target}, protocol: TCP }}\n\
-             endpoints:\n- {{ addresses: [{BACKEND}], conditions: {{ ready: true }} }}\n"
-        );
+             endpoints:\n- {{ addresses: [{backend}], conditions: {{ ready: true }} }}\n"
+        ));
     }
-    tunnels.write("services", &(services + &slices))?;
-    anyhow::ensure!(object.contains("EdgeGateway"), "{object}");
-    let gateway = tunnels.gateway(machine, "edge")?;
-    let agent = tunnels.agent(machine, "agent", &[])?;
-    let mut way = Way::new(OURS, PUBLIC, ports, vec![gateway, agent]);
+    tunnels.write("services", &objects.join("---\n"))?;
+    let daemons = vec![tunnels.gateway(gateway, "edge")?, tunnels.agent(agent, "agent", &[])?];
+    let mut way = Way::new(OURS, public, ports, daemons);
     way.encrypted = true;
     Ok(way)
 }

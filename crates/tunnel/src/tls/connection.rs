@@ -4,11 +4,12 @@ use std::future::poll_fn;
 use std::io;
 use std::ops::Range;
 use std::pin::Pin;
+use std::sync::LazyLock;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tunnel_proto::frame::{self, Decoder, Kind, Piece};
@@ -62,9 +63,31 @@ pub(super) fn set_up(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
     socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+    // The receive buffer is the kernel's to size: it grows with the path. So does the send buffer,
+    // but only up to a limit that is too small for long fat paths.
+    if let Some(most) = *SEND_BUFFER {
+        socket.set_send_buffer_size(most)?;
+    }
+    socket.set_tcp_notsent_lowat(UNSENT)?;
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 6);
     socket.set_tcp_keepalive(&keepalive)
 }
+
+/// The most that may wait in a socket before it is sent (`TCP_NOTSENT_LOWAT`). What is on the way
+/// does not count, so a slow reader holds little memory and a long path is still filled.
+const UNSENT: u32 = 512 << 10;
+
+/// The send buffer to ask for, where asking gives more than the kernel would by itself.
+static SEND_BUFFER: LazyLock<Option<usize>> = LazyLock::new(|| {
+    // Enough for 1 Gbit/s at 100 ms, which the kernel counts with what it needs itself.
+    const WISH: usize = 32 << 20;
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).ok()?;
+    socket.set_send_buffer_size(WISH).ok()?;
+    let given = socket.send_buffer_size().ok()?;
+    let limits = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_wmem").ok()?;
+    let grows_to: usize = limits.split_whitespace().nth(2)?.parse().ok()?;
+    (given > grows_to).then_some(WISH)
+});
 
 impl Connection {
     /// Shakes hands. `received` is what was read from the stream before.
@@ -229,8 +252,9 @@ impl Connection {
             scratch.pieces.clear();
             if self.opened_at < self.opened.len() {
                 let rest = self.opened.get(self.opened_at..).unwrap_or_default();
-                let input = [0..rest.len()];
-                let (used, frame) = split(&mut self.decoder, rest, &input, &mut scratch.pieces)?;
+                let whole = 0..rest.len();
+                let input = std::slice::from_ref(&whole);
+                let (used, frame) = split(&mut self.decoder, rest, input, &mut scratch.pieces)?;
                 let sunk = sink(cx, rest, &scratch.pieces);
                 self.opened_at += used.end;
                 if self.opened_at >= self.opened.len() {
@@ -332,6 +356,12 @@ impl Connection {
             }
             came = true;
         }
+    }
+
+    /// As if so much had been sent that the next record needs a new key.
+    #[cfg(test)]
+    pub(super) fn wear_out_keys(&mut self) {
+        self.records.wear_out();
     }
 
     /// Sends what is left to send.

@@ -69,14 +69,18 @@ async fn carry(
     let settled = tokio::time::timeout(SETTLE, async {
         connection.send(Kind::Fin, &[])?;
         connection.flush().await?;
-        while !there_ended {
-            match connection.next_frame().await?.0 {
-                Kind::Fin | Kind::Reset => break,
-                Kind::Datagram => {}
-                _ => return Err(io::Error::from(io::ErrorKind::InvalidData)),
+        if there_ended {
+            return Ok(());
+        }
+        loop {
+            let kind = connection.next_frame().await?.0;
+            if matches!(kind, Kind::Fin | Kind::Reset) {
+                return Ok(());
+            }
+            if kind != Kind::Datagram {
+                return Err(io::Error::from(io::ErrorKind::InvalidData));
             }
         }
-        Ok(())
     });
     match settled.await {
         Ok(Ok(())) => home.welcome(connection),

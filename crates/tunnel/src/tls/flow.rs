@@ -182,11 +182,8 @@ fn break_off(mut connection: Connection, home: Counted, say: bool, wait: bool) {
     tokio::spawn(async move {
         let settled = tokio::time::timeout(SETTLE, async {
             connection.flush().await?;
-            while wait {
-                match connection.next_frame().await?.0 {
-                    Kind::Fin | Kind::Reset => break,
-                    _ => return Err(io::Error::from(io::ErrorKind::InvalidData)),
-                }
+            if wait && !matches!(connection.next_frame().await?.0, Kind::Fin | Kind::Reset) {
+                return Err(io::Error::from(io::ErrorKind::InvalidData));
             }
             Ok(())
         });

@@ -206,6 +206,12 @@ impl Records {
         Ok(())
     }
 
+    /// As if so much had been sent that the next record needs a new key.
+    #[cfg(test)]
+    pub(super) fn wear_out(&mut self) {
+        self.update_wanted = true;
+    }
+
     /// Keeps less memory until bytes move again.
     pub(super) fn rest(&mut self) {
         self.seals.ready = None;

@@ -1,0 +1,72 @@
+//! One stream to a cluster far away.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use testkit::Lab;
+
+use super::delay::DelayedWire;
+use super::load::{Echo, connect};
+use super::ways::published;
+use crate::Setting;
+use crate::figures::{median, microseconds, percentile};
+use crate::row::{Bar, Row};
+
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 91, 0, 1);
+const AGENT: Ipv4Addr = Ipv4Addr::new(10, 91, 0, 2);
+const BULK: u16 = 5201;
+const ECHO: u16 = 5300;
+
+/// Measures both directions over a wire with 100 ms of round trip.
+pub(crate) fn run(setting: &Setting) -> Result<Vec<Row>> {
+    let lab = Lab::as_root("distance")?;
+    let (near, far) = (lab.machine("gateway")?, lab.machine("agent")?);
+    let ends = [(&near, format!("{GATEWAY}/24")), (&far, format!("{AGENT}/24"))];
+    let [a, b] = [(ends[0].0, ends[0].1.as_str()), (ends[1].0, ends[1].1.as_str())];
+    let _wire = DelayedWire::new(&lab, a, b, Duration::from_millis(50))?;
+    let bulk = far.spawn("iperf3", &["--server", "--port", &BULK.to_string(), "--forceflush"])?;
+    bulk.wait_for_log("Server listening", Duration::from_secs(10))?;
+    let _echo = Echo::start(&far, (AGENT, ECHO).into())?;
+    let directory = tempfile::tempdir()?;
+    let way = published(
+        [&near, &far],
+        &setting.portcullis,
+        directory.path(),
+        GATEWAY,
+        (AGENT, [BULK, ECHO]),
+    )?;
+    let answer = testkit::wait::until("an answer", Duration::from_secs(60), || {
+        near.enter(|| connect(way.echo).ok()?.exchange(5).ok()).ok().flatten()
+    })
+    .with_context(|| way.logs())?;
+    let answer: Vec<_> = answer.into_iter().map(microseconds).collect();
+    let (rounds, seconds) = (setting.rounds(3, 1), if setting.quick { 6 } else { 12 });
+    let mut speeds = [Vec::new(), Vec::new()];
+    for _ in 0..rounds {
+        for (speeds, direction) in speeds.iter_mut().zip([None, Some("--reverse")]) {
+            std::thread::sleep(Duration::from_millis(500));
+            let (port, seconds) = (way.bulk.port().to_string(), seconds.to_string());
+            let address = GATEWAY.to_string();
+            // The first seconds find out how fast the path is.
+            let mut arguments =
+                vec!["-J", "-c", &address, "-p", &port, "-t", &seconds, "--omit", "4"];
+            arguments.extend(direction);
+            let report: serde_json::Value = serde_json::from_str(&near.run("iperf3", &arguments)?)?;
+            let bits = report["end"]["sum_received"]["bits_per_second"].as_f64();
+            speeds.push(bits.context("iperf3 measured nothing")? / 1e6);
+        }
+    }
+    let note = format!(
+        "visitor and gateway here, agent and backend behind the wire; an exchange takes {:.1} ms",
+        percentile(&answer, 0.5) / 1000.0
+    );
+    let names = ["one stream at 100 ms, to the backend", "one stream at 100 ms, to the visitor"];
+    Ok(names
+        .iter()
+        .zip(&speeds)
+        .map(|(name, all)| {
+            Row::new(name, median(all), "Mbit/s", Bar::AtLeast(500.0)).note(note.clone())
+        })
+        .collect())
+}
