@@ -1,4 +1,5 @@
-//! Job 1 on a real Kubernetes: API server, kubelets, pods, and the program on a host before them.
+//! Jobs 1 and 2 on a real Kubernetes: API server, kubelets, pods, the program on a host before them,
+//! a gateway before that host and agents in pods.
 //!
 //! The controller has exactly the role of `deploy/rbac/controller.yaml`, and every test checks that
 //! nothing was forbidden to it. Tests carry the acceptance id that they hold. All share one
@@ -8,10 +9,14 @@
 mod election;
 #[path = "kubernetes/forwarding.rs"]
 mod forwarding;
+#[path = "kubernetes/gateways.rs"]
+mod gateways;
 #[path = "kubernetes/objects.rs"]
 mod objects;
 #[path = "kubernetes/outages.rs"]
 mod outages;
+#[path = "kubernetes/publishing.rs"]
+mod publishing;
 #[path = "kubernetes/reports.rs"]
 mod reports;
 #[path = "kubernetes/scene.rs"]

@@ -9,6 +9,8 @@ mod picture;
 mod place;
 mod screen;
 mod story;
+mod summary;
+mod tunnel;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,6 +19,7 @@ use anyhow::Result;
 use border::Border;
 use clap::Parser;
 use keeper::Scratch;
+use summary::Summary;
 
 /// Shows Portcullis at work on this machine, with real packets, and checks what it shows.
 #[derive(Debug, Parser)]
@@ -50,6 +53,10 @@ our rules, the controller dies. After each of them the same picture is drawn aga
 each host port, one column for each client, every cell made of real connections over IPv4 and IPv6,
 with the nodes that answered and the source address that they saw. `ok` means: exactly as declared.
 
+Then a home behind a router, which lets nobody in, is published by two gateways on the internet that
+two agents at home dial. An agent is killed, packets vanish in silence, a gateway is killed, while a
+visitor connects every 10 ms; no connection may fail.
+
 Nothing on this machine changes: all of it lives in namespaces that end with the demo. Without
 --kube it needs no root where user namespaces are allowed, and takes seconds.
 
@@ -80,8 +87,14 @@ fn main() -> ExitCode {
         Ok(border) => border,
         Err(error) => return screen::give_up(&error),
     };
-    let held = match story::tell(&border) {
-        Ok(held) => held,
+    let mut summary = Summary::default();
+    let told = story::tell(&border, &mut summary)
+        .and_then(|()| tunnel::tell(&program, scratch.path(), &mut summary));
+    let held = match told {
+        Ok(()) => {
+            summary.draw();
+            summary.held()
+        }
         Err(error) => {
             screen::failed(&error, &border.controller_log());
             false

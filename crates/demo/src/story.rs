@@ -1,4 +1,4 @@
-//! What happens in the demo, chapter by chapter, and the summary at its end.
+//! What happens at the border, chapter by chapter.
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
@@ -12,6 +12,7 @@ use crate::border::Border;
 use crate::picture::{self, Expected, Row};
 use crate::place::BLOG;
 use crate::screen::{chapter, say, show};
+use crate::summary::Summary;
 
 /// What somebody writes by mistake: the second port is no number.
 const MISTAKE: &str = "443:30443, eighty";
@@ -19,26 +20,19 @@ const MISTAKE: &str = "443:30443, eighty";
 /// What is said about it, wherever it is said.
 const ABOUT_MISTAKE: &str = "eighty";
 
-/// One line of the summary.
-struct Line {
-    what: &'static str,
-    held: bool,
-    note: String,
-}
-
 /// The chapters told so far.
 struct Story<'a> {
     border: &'a Border,
     both: Expected,
     second: Expected,
-    summary: Vec<Line>,
+    summary: &'a mut Summary,
 }
 
-/// Tells the whole story; true when everything held.
-pub(crate) fn tell(border: &Border) -> Result<bool> {
+/// Tells the whole story, and notes what held.
+pub(crate) fn tell(border: &Border, summary: &mut Summary) -> Result<()> {
     let nodes = border.place.nodes();
     let (both, second) = (Expected::Nodes(nodes), Expected::Nodes(&nodes[1..]));
-    let mut story = Story { border, both, second, summary: Vec::new() };
+    let mut story = Story { border, both, second, summary };
     sketch(border);
     story.begins()?;
     story.a_node_fails_and_comes_back()?;
@@ -52,12 +46,7 @@ pub(crate) fn tell(border: &Border) -> Result<bool> {
         chapter("What else there is to see");
         sights.iter().for_each(show);
     }
-    chapter("Summary");
-    let width = story.summary.iter().map(|it| it.what.len()).max().unwrap_or_default();
-    for Line { what, held, note } in &story.summary {
-        say(format!("   {} {what:<width$}  {note}", mark(*held)).trim_end());
-    }
-    Ok(story.summary.iter().all(|it| it.held))
+    Ok(())
 }
 
 /// The machines and their addresses.
@@ -227,9 +216,7 @@ impl Story<'_> {
     }
 
     fn note(&mut self, what: &'static str, held: bool, note: String) {
-        let shown = if note.is_empty() { String::new() } else { format!(": {note}") };
-        say(&format!("   {} {what}{shown}", mark(held)));
-        self.summary.push(Line { what, held, note });
+        self.summary.note(what, held, note);
     }
 }
 
@@ -243,10 +230,6 @@ fn rows(nodes: Expected, blog: u16) -> Vec<Row> {
         Row { what: "admin", port: 22, protocol: Tcp, from_outside: Nobody, from_vpn: nodes },
         Row { what: "shop", port: 8080, protocol: Tcp, from_outside: Nobody, from_vpn: nodes },
     ]
-}
-
-fn mark(held: bool) -> &'static str {
-    if held { "ok" } else { "!!" }
 }
 
 fn milliseconds(duration: Duration) -> String {

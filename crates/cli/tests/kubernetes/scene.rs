@@ -176,6 +176,8 @@ impl Drop for Scene {
         for kind in ["services", "deployments"] {
             let _left = self.kubectl(&["delete", kind, "--all", "-n", NAMESPACE]);
         }
+        // Not defined before the first test of publishing.
+        let _left = self.kubectl(&["delete", "tcproutes,gateways", "--all", "-n", NAMESPACE]);
         let _left = self.kubectl(&["delete", "hosts", "--all"]);
         let _left = self.edge.host.run(PROGRAM, &["cleanup"]);
     }

@@ -117,6 +117,7 @@ impl Cluster {
         let workspace = Workspace::new(std::env::temp_dir().join(&name), &groups.directories())?;
         groups.make()?;
         let underlay = Underlay::new(workspace.path().join("underlay.log"))?;
+        underlay.route_pods(options.nodes)?;
         let place = Place::Inside {
             holder: underlay.holder().clone(),
             address: AddressPlan::BRIDGE,

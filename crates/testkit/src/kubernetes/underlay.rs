@@ -79,8 +79,22 @@ impl Underlay {
         holder.run("ip", &["address", "add", &address, "dev", BRIDGE])?;
         holder.run("ip", &["address", "add", &address6, "dev", BRIDGE, "nodad"])?;
         holder.run("ip", &["link", "set", BRIDGE, "up"])?;
-        // Pods answer the API server (webhooks, exec through a Service): the bridge knows their ways.
         Ok(Self { holder: Arc::new(holder) })
+    }
+
+    /// Lets the bridge know the ways to pods: they ask the API server, which answers from there.
+    pub(super) fn route_pods(&self, nodes: u8) -> anyhow::Result<()> {
+        for number in 1..=nodes {
+            let (node, node6) = (AddressPlan::node(number), AddressPlan::node6(number));
+            let ways = [
+                (AddressPlan::pods(number), node.to_string()),
+                (AddressPlan::pods6(number), node6.to_string()),
+            ];
+            for (pods, node) in ways {
+                self.holder.run("ip", &["route", "add", &pods, "via", &node])?;
+            }
+        }
+        Ok(())
     }
 
     /// The namespace with the bridge, in which the control plane runs too.

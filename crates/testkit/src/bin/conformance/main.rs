@@ -64,11 +64,14 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let accepted = ["wait", "--for=condition=Accepted=true", &class, "--timeout=60s"];
     stage.kubectl(&accepted).with_context(|| portcullis.logs())?;
     let log = tree.join("target/conformance.log");
+    let reports = tree.join("docs/conformance");
+    std::fs::create_dir_all(&reports)
+        .with_context(|| format!("cannot make {}", reports.display()))?;
     let run = suite::Run {
         test: arguments.test.as_deref(),
         class: CLASS,
         version: env!("CARGO_PKG_VERSION"),
-        report: tree.join("docs/conformance/report.yaml"),
+        report: reports.join("report.yaml"),
         log: log.clone(),
     };
     say(&format!("Running the suite; all that it says goes to {}", log.display()));

@@ -1,70 +1,72 @@
-//! Portcullis on the stage: a gateway on the internet, an agent on every node.
+//! Portcullis on the stage: a gateway on the internet, and agents as the pods that are shipped.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use testkit::kubernetes::pack_image;
 use testkit::lab::Daemon;
 use testkit::{internet, wait};
 
 use crate::stage::Stage;
 
 const GATEWAY: &str = "g1";
-const LIMIT: Duration = Duration::from_secs(60);
+const NAMESPACE: &str = "portcullis-system";
+const LIMIT: Duration = Duration::from_secs(90);
 
-/// The account that the shipped role is for.
-const ACCOUNT: &str = "system:serviceaccount:portcullis-system:portcullis-agent";
+/// What the shipped manifests call the image, and what it is called here. Images named `latest` are
+/// always fetched anew, which is not possible here.
+const IMAGE: [&str; 2] = ["portcullis:latest", "localhost/portcullis:conformance"];
 
-/// The programs. They end when this is dropped.
-pub(crate) struct Portcullis {
-    agents: Vec<Daemon>,
+/// What is shipped and used here as it is, in the order in which it is applied.
+const SHIPPED: [&str; 3] =
+    ["crds/edgegateways.portcullis.dev.yaml", "agent/rbac.yaml", "agent/deployment.yaml"];
+
+/// The gateway's program. It ends when this is dropped; the pods end with the cluster.
+pub(crate) struct Portcullis<'a> {
+    stage: &'a Stage,
     gateway: Daemon,
 }
 
-impl Portcullis {
-    /// Installs the kinds and the role, declares the gateway, and starts everything.
-    pub(crate) fn start(program: &Path, tree: &Path, stage: &Stage) -> anyhow::Result<Self> {
-        for file in ["crds/edgegateways.portcullis.dev.yaml", "rbac/agent.yaml"] {
-            let path = tree.join("deploy").join(file);
-            let text = std::fs::read_to_string(&path);
-            stage.apply(&text.with_context(|| format!("cannot read {}", path.display()))?)?;
-        }
+impl<'a> Portcullis<'a> {
+    /// Declares the gateway, starts it, and installs agents in the cluster.
+    pub(crate) fn start(program: &Path, tree: &Path, stage: &'a Stage) -> anyhow::Result<Self> {
+        let archive = stage.cluster.control_plane().directory().join("portcullis.tar");
+        pack_image(IMAGE[1], program, &archive)?;
+        stage.cluster.load_image(&archive)?;
+        let [kind, others @ ..] = SHIPPED.map(|it| tree.join("deploy").join(it));
+        stage.apply(&read(&kind)?)?;
         let established = "--for=condition=Established";
         stage.kubectl(&["wait", established, "crd/edgegateways.portcullis.dev"])?;
         let configuration = declare(program, stage)?;
         let text = configuration.display().to_string();
         let gateway = stage.gateway.spawn(program, &["gateway", "run", "--config", &text])?;
-        let kubeconfig = stage.account(ACCOUNT, &[])?;
-        let mut agents = Vec::new();
-        for node in stage.cluster.nodes() {
-            let mut command = node.holder().command(program);
-            command.arg("agent").arg("--kubeconfig").arg(&kubeconfig);
-            command.args(["--name", &format!("agent-{}", node.name()), "--node", node.name()]);
-            agents.push(Daemon::start(format!("agent on {}", node.name()), command)?);
+        for path in others {
+            stage.apply(&read(&path)?.replace(IMAGE[0], IMAGE[1]))?;
         }
-        let portcullis = Self { agents, gateway };
+        let portcullis = Self { stage, gateway };
         let ready = "--for=condition=Connected=true";
         wait::until_ok("the gateway to be connected", LIMIT, || {
-            portcullis.check_alive()?;
-            let kind = format!("edgegateway/{GATEWAY}");
-            Ok(stage.kubectl(&["wait", ready, &kind, "--timeout=1s"]).ok())
+            portcullis.gateway.check_alive()?;
+            let gateway = format!("edgegateway/{GATEWAY}");
+            Ok(stage.kubectl(&["wait", ready, &gateway, "--timeout=1s"]).ok())
         })
         .with_context(|| portcullis.logs())?;
         Ok(portcullis)
     }
 
-    fn check_alive(&self) -> anyhow::Result<()> {
-        self.agents.iter().chain([&self.gateway]).try_for_each(Daemon::check_alive)
-    }
-
-    /// What everybody logged.
+    /// What everybody logged, and how the pods are.
     pub(crate) fn logs(&self) -> String {
-        let log = |(name, daemon): (String, &Daemon)| format!("--- {name}\n{}\n", daemon.log());
-        let agents = self.agents.iter().enumerate();
-        let agents = agents.map(|(number, it)| (format!("agent {}", number + 1), it));
-        agents.chain([(GATEWAY.to_owned(), &self.gateway)]).map(log).collect()
+        let selector = "app.kubernetes.io/name=portcullis-agent";
+        let ask = |arguments: &[&str]| match self.stage.kubectl(arguments) {
+            Ok(said) => said,
+            Err(error) => format!("{error:#}\n"),
+        };
+        let pods = ask(&["get", "pods", "-n", NAMESPACE, "-o", "wide"]);
+        let events = ask(&["get", "events", "-n", NAMESPACE]);
+        let agents = ask(&["logs", "-n", NAMESPACE, "-l", selector, "--prefix", "--tail=-1"]);
+        format!("{pods}\n{events}\n{agents}\n--- {GATEWAY}\n{}", self.gateway.log())
     }
 
     /// Keeps what everybody logged.
@@ -74,26 +76,29 @@ impl Portcullis {
     }
 }
 
+fn read(path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
 /// Declares the gateway as an administrator does, and writes its configuration.
 fn declare(program: &Path, stage: &Stage) -> anyhow::Result<PathBuf> {
-    let directory = stage.cluster.control_plane().directory();
-    let path = directory.join("gateway.toml");
+    let control_plane = stage.cluster.control_plane();
+    let path = control_plane.directory().join("gateway.toml");
     let mut create = Command::new(program);
     create.args(["gateway", "create", GATEWAY, "--cluster", "conformance"]);
     create.args(["--endpoint", &internet::public(1).to_string(), "--format", "config"]);
     for address in stage.offered() {
         create.args(["--address", &address.to_string()]);
     }
-    create.arg("--kubeconfig").arg(stage.cluster.control_plane().admin().kubeconfig());
-    let errors = File::create(directory.join("gateway-create.log"))?;
-    let output = create.stderr(Stdio::from(errors)).output().context("cannot run the program")?;
+    create.arg("--kubeconfig").arg(control_plane.admin().kubeconfig());
+    let output = create.output().context("cannot run the program")?;
     if !output.status.success() {
-        let said = std::fs::read_to_string(directory.join("gateway-create.log"));
-        bail!("gateway create: {}", said.unwrap_or_default().trim());
+        bail!("gateway create: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     let text = String::from_utf8(output.stdout).context("a configuration that is no text")?;
     let own: Vec<_> = text.lines().filter(|it| !it.starts_with("stateDirectory")).collect();
-    let state = directory.join("gateway-state");
-    std::fs::write(&path, format!("stateDirectory = {state:?}\n{}\n", own.join("\n")))?;
+    let state = control_plane.directory().join("gateway-state");
+    let text = format!("stateDirectory = {state:?}\n{}\n", own.join("\n"));
+    std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)
 }

@@ -64,12 +64,14 @@ impl Run<'_> {
         for line in BufReader::new(stdout).lines() {
             let line = line.context("cannot read what the suite says")?;
             writeln!(log, "{line}").context("cannot write the log")?;
+            if let Some(name) = begun(&line) {
+                say(&format!("  {name}"));
+            }
             let Some(outcome) = Outcome::read(&line) else { continue };
             match outcome {
                 Outcome::Passed(_) => passed += 1,
                 Outcome::Failed(name) => failed.push(name.to_owned()),
             }
-            say(line.trim());
         }
         let status = child.wait().context("cannot wait for the suite")?;
         ensure!(
@@ -80,6 +82,12 @@ impl Run<'_> {
         say(&format!("{passed} passed, {} failed{}", failed.len(), list(&failed)));
         Ok(status.success() && failed.is_empty())
     }
+}
+
+/// The test that begins with this line. How it ended is told only when all have ended.
+fn begun(line: &str) -> Option<&str> {
+    let name = line.strip_prefix("=== RUN")?.trim_start().strip_prefix("TestConformance/")?;
+    (!name.contains('/')).then_some(name)
 }
 
 /// How one of the suite's tests ended. Parts of tests and tests that were skipped, because nobody
