@@ -443,8 +443,9 @@ async fn keep_alive<Out: Message>(
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 fn broken(error: &io::Error) -> Ended {
-    match error.kind() {
-        io::ErrorKind::InvalidData => Ended::Nonsense(error.to_string()),
-        _ => Ended::Broken(error.to_string()),
+    if error.kind() == io::ErrorKind::InvalidData {
+        Ended::Nonsense(error.to_string())
+    } else {
+        Ended::Broken(error.to_string())
     }
 }

@@ -7,10 +7,11 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 /// What a deciding crate may depend on besides our own deciding crates: values, parsing, errors.
-const PURE_DEPENDENCIES: [&str; 10] = [
+const PURE_DEPENDENCIES: [&str; 11] = [
     "ipnet",
     "k8s-openapi",
     "kube", // the derive and the types alone: `check` looks at its features
+    "minicbor",
     "schemars",
     "serde",
     "serde-saphyr",
