@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use ::bytes::Bytes;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tunnel::acceptor::Sockets;
 use tunnel::link::{Ending, OpenError};
 use tunnel::session::Ended;
