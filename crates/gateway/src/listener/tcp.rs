@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
 use tunnel::link::Ending;
@@ -29,9 +29,6 @@ const GREETING: Duration = Duration::from_secs(5);
 /// Visitors whose greeting is waited for, of the whole gateway. Each has a descriptor, and memory
 /// once its first byte is there.
 const MOST_GREETING: usize = 4096;
-
-/// TLS alert `unrecognized_name`, fatal (RFC 6066 section 3).
-const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
 /// How long accepting rests when the system has no descriptors left.
 const EXHAUSTED: Duration = Duration::from_millis(50);
@@ -154,10 +151,9 @@ fn log(listener: &Listener, open: &Open, failure: &Failure) {
 
 fn reject(listener: &Listener, stream: &TcpStream, why: Rejected) {
     listener.counters.reject(why);
-    // Whoever asked for a name that is not here has had an answer, which a reset would overtake.
-    if why != Rejected::UnknownName {
-        reset_on_close(stream);
-    }
+    // An unknown name is no exception: the Gateway API wants such connections rejected without a
+    // word of TLS, which is the backends' to speak.
+    reset_on_close(stream);
 }
 
 /// Where a visitor is led.
@@ -177,13 +173,7 @@ async fn lead(wished: &Wished, stream: &mut TcpStream) -> Result<Lead, Rejected>
             let (server_name, first) = greeting(stream).await?;
             match names.pick(server_name.as_deref()) {
                 Some(backend) => Ok(Lead { backend: backend.to_owned(), server_name, first }),
-                None => {
-                    let said = stream.write_all(&UNRECOGNIZED_NAME).await;
-                    let ended = stream.shutdown().await;
-                    // A visitor that is gone needs no answer.
-                    let _gone = said.and(ended);
-                    Err(Rejected::UnknownName)
-                }
+                None => Err(Rejected::UnknownName),
             }
         }
         (Route::ServerName(_), None) | (Route::Nowhere, _) => Err(Rejected::Nowhere),
