@@ -72,6 +72,7 @@ impl Running {
         let _ = self.write.eof().await;
         while self.read.wait().await.is_some() {}
         self.over = true;
+        let _ = self.write.close().await;
     }
 
     /// Writes the command's input, closes it, and returns what the program left behind.

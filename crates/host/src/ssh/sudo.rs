@@ -1,8 +1,10 @@
 //! Runs programs through `sudo` on a host where nothing of ours is installed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use command::{Command, Output};
+use tokio::time::sleep;
 
 use super::SshHost;
 use super::exec::Running;
@@ -22,6 +24,10 @@ const REFUSALS: [&str; 7] = [
     "\"no new privileges\" flag is set",
 ];
 
+/// How long to wait before asking again for room for a program: doubled each time.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(2);
+const LONGEST_PAUSE: Duration = Duration::from_millis(256);
+
 pub(super) async fn run(
     session: &Arc<Session>,
     host: &SshHost,
@@ -35,18 +41,29 @@ pub(super) async fn run(
     };
     let mut running = match waiting {
         Some(running) => running,
-        None => match Running::start(session, line.clone()).await {
-            Err(ExecuteError::Protocol { .. }) if Standby::make_room(session).await => {
-                Running::start(session, line.clone()).await?
-            }
-            started => started?,
-        },
+        None => start(session, &line).await?,
     };
     let output = running.finish(session, command, host.limits).await?;
     if may_wait && output.succeeded() {
         Standby::start(session, line);
     }
     judge(session.name(), &host.user, command, output)
+}
+
+/// Starts a program, perhaps where there is room for one only: what has ended may hold its room for
+/// a moment longer than its last word, and nobody says when it is free.
+async fn start(session: &Arc<Session>, line: &str) -> Result<Running, ExecuteError> {
+    let mut pause = SHORTEST_PAUSE;
+    loop {
+        match Running::start(session, line.to_owned()).await {
+            Err(ExecuteError::Protocol { .. }) if Standby::make_room(session).await => {}
+            Err(ExecuteError::Protocol { .. }) if pause <= LONGEST_PAUSE => {
+                sleep(pause).await;
+                pause *= 2;
+            }
+            started => return started,
+        }
+    }
 }
 
 /// The line for the account's shell.
