@@ -15,6 +15,7 @@ use objects::{
 use planner::cluster_view::{Change, ClusterView, Object};
 use planner::forward::{StandingPlan, forward_plan};
 use planner::host_view::HostView;
+use planner::status::{outcomes, service_addresses};
 
 const ADDRESSES: &str = r#"[{"ifname":"eth0","addr_info":[
     {"local":"203.0.113.7","prefixlen":24,"scope":"global"}]},
@@ -75,12 +76,21 @@ fn main() {
         plan.update(&view, &facts).expect("a plan");
         flapped.push(started.elapsed());
     }
+    let host = "edge".to_owned();
+    let mut told = Vec::new();
+    for _ in 0..101 {
+        let started = Instant::now();
+        black_box(outcomes(&view, [(&host, plan.desired())]));
+        black_box(service_addresses(&view, [(&host, &facts)]));
+        told.push(started.elapsed());
+    }
     for (name, mut times) in [
         ("full plan", full),
         ("copy of the plan", copied),
         ("one Service changes: view", taken_in),
         ("one Service changes: standing plan", updated),
         ("one node changes: standing plan", flapped),
+        ("what became of all Services", told),
     ] {
         times.sort_unstable();
         let (median, p99) = (times[times.len() / 2], times[times.len() * 99 / 100]);

@@ -182,10 +182,7 @@ pub fn outcomes<'a>(
     let mut outcomes: BTreeMap<ObjectRef, Vec<Outcome>> =
         services.iter().map(|(it, _)| ((*it).clone(), Vec::new())).collect();
     for (host, plan) in plans {
-        let mut forwarded: BTreeMap<&ObjectRef, PortList> = BTreeMap::new();
-        for (key, forward) in &plan.forwarding.forwards {
-            forwarded.entry(&forward.owner).or_default().push(key.protocol, key.port);
-        }
+        let mut forwarded = forwarded_ports(plan);
         let mut wrong: BTreeMap<&ObjectRef, Vec<(&'static str, String)>> = BTreeMap::new();
         for it in plan.findings.iter().filter(|it| it.severity == Severity::Error) {
             let sentence = format!("{}: {}: {}", it.field, it.value, it.problem);
@@ -207,4 +204,22 @@ pub fn outcomes<'a>(
         }
     }
     outcomes
+}
+
+/// The host ports that a plan forwards for each object.
+fn forwarded_ports(plan: &HostDesired) -> BTreeMap<&ObjectRef, PortList> {
+    let mut forwarded: BTreeMap<&ObjectRef, PortList> = BTreeMap::new();
+    // Neighbouring ports mostly are one object's, and one comparison is cheaper than a search.
+    let mut last: Option<(&ObjectRef, &mut PortList)> = None;
+    for (key, forward) in &plan.forwarding.forwards {
+        match &mut last {
+            Some((owner, ports)) if *owner == &forward.owner => ports.push(key.protocol, key.port),
+            Some(_) | None => {
+                let ports = forwarded.entry(&forward.owner).or_default();
+                ports.push(key.protocol, key.port);
+                last = Some((&forward.owner, ports));
+            }
+        }
+    }
+    forwarded
 }

@@ -215,7 +215,13 @@ impl<K: Followed> Follower<K> {
             | Trouble::NoVersion
             | Trouble::Other(_) => State::Retrying,
         };
-        if state == State::Absent || (state == State::Forbidden && K::MAY_BE_FORBIDDEN) {
+        let is_none = match state {
+            State::Absent => true,
+            // What was read once stays in effect.
+            State::Forbidden => K::MAY_BE_FORBIDDEN && !self.is_listed(),
+            State::Starting | State::Watching | State::Retrying => false,
+        };
+        if is_none {
             self.absent().await;
         }
         if self.failures == 1 && !K::IS_OPTIONAL {
@@ -249,6 +255,11 @@ impl<K: Followed> Follower<K> {
             Ok(Err(error)) => status_code(&error) == Some(404),
             Err(_) => false,
         }
+    }
+
+    /// Whether a complete list was delivered.
+    fn is_listed(&self) -> bool {
+        self.context.health.borrow().kinds.get(&K::KIND).is_some_and(|it| it.listed)
     }
 
     /// Delivers that there are none, once.

@@ -101,7 +101,7 @@ pub(super) struct Namespace {
     metadata: meta::ObjectMeta,
 }
 
-/// A Secret of type `kubernetes.io/tls`, of which matters that it holds a certificate.
+/// A Secret of type `kubernetes.io/tls`, which TLS may end with.
 #[derive(Clone, Deserialize)]
 pub(super) struct Secret {
     #[serde(deserialize_with = "metadata")]
@@ -227,8 +227,7 @@ impl Followed for Namespace {
 impl Followed for Secret {
     const KIND: ObjectKind = ObjectKind::Secret;
     const RESOURCE: &'static str = "secrets";
-    /// Certificates matter only to say that a listener which we do not serve refers to one. Not
-    /// everyone will let us read them for that.
+    /// They matter only where TLS ends here. Not everyone will let us read them for that.
     const MAY_BE_FORBIDDEN: bool = true;
     const ORDERS: bool = false;
     const FIELDS: Option<&'static str> = Some("type=kubernetes.io/tls");
@@ -239,11 +238,6 @@ impl Followed for Secret {
         self.metadata.labels = None;
         let mut data = self.data.unwrap_or_default();
         data.retain(|key, _| ["tls.crt", "tls.key"].contains(&key.as_str()));
-        if let Some(key) = data.get_mut("tls.key") {
-            // Whether it looks like a key is all that anyone asks; the key itself is not kept.
-            let first = key.0.split(|it| *it == b'\n').next().unwrap_or_default().to_vec();
-            key.0 = first;
-        }
         let secret = core::Secret {
             metadata: self.metadata,
             type_: self.type_,

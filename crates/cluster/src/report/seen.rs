@@ -18,8 +18,15 @@ use super::FORWARDED;
 /// What the objects say about us now.
 #[derive(Debug, Default)]
 pub struct Seen {
-    objects: Mutex<BTreeMap<ObjectRef, Entry>>,
+    known: Mutex<Known>,
     changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    objects: BTreeMap<ObjectRef, Entry>,
+    /// Which of them say something else since somebody [asked](Seen::take_touched).
+    touched: BTreeSet<ObjectRef>,
 }
 
 /// One object.
@@ -113,26 +120,50 @@ impl Seen {
 
     /// Learns that an object is gone, or does not concern us any more.
     pub(crate) fn forget(&self, reference: &ObjectRef) {
-        if self.lock().remove(reference).is_some() {
+        let mut known = self.lock();
+        known.touched.remove(reference);
+        if known.objects.remove(reference).is_some() {
+            drop(known);
             self.changed.notify_one();
         }
     }
 
     /// Learns that of a kind only these are left.
     pub(crate) fn retain(&self, kind: ObjectKind, left: &BTreeSet<ObjectRef>) {
-        self.lock().retain(|it, _| it.kind != kind || left.contains(it));
+        let stays = |it: &ObjectRef| it.kind != kind || left.contains(it);
+        let mut known = self.lock();
+        known.objects.retain(|it, _| stays(it));
+        known.touched.retain(stays);
     }
 
     /// What one object says.
     pub(crate) fn get(&self, reference: &ObjectRef) -> Option<Entry> {
-        self.lock().get(reference).cloned()
+        self.lock().objects.get(reference).cloned()
     }
 
     /// What all objects say that something is written to.
     pub(crate) fn all(&self) -> BTreeMap<ObjectRef, Entry> {
-        let objects = self.lock();
-        let written = objects.iter().filter(|(_, it)| it.says != Says::Nothing);
+        let known = self.lock();
+        let written = known.objects.iter().filter(|(_, it)| it.says != Says::Nothing);
         written.map(|(reference, it)| (reference.clone(), it.clone())).collect()
+    }
+
+    /// What these say, of those that something is written to.
+    pub(crate) fn of(&self, objects: &BTreeSet<ObjectRef>) -> BTreeMap<ObjectRef, Entry> {
+        let known = self.lock();
+        let these = objects.iter().filter_map(|it| known.objects.get_key_value(it));
+        let written = these.filter(|(_, it)| it.says != Says::Nothing);
+        written.map(|(reference, it)| (reference.clone(), it.clone())).collect()
+    }
+
+    /// All that there are.
+    pub(crate) fn names(&self) -> BTreeSet<ObjectRef> {
+        self.lock().objects.keys().cloned().collect()
+    }
+
+    /// Which objects say something else since this was last asked.
+    pub(crate) fn take_touched(&self) -> BTreeSet<ObjectRef> {
+        std::mem::take(&mut self.lock().touched)
     }
 
     /// Waits until something is different from before.
@@ -145,23 +176,26 @@ impl Seen {
         let version = metadata.resource_version.as_deref().and_then(|it| it.parse().ok());
         let version = version.unwrap_or(0);
         let entry = Entry { uid, generation: metadata.generation, says, version };
-        let mut objects = self.lock();
-        let differs = match objects.get(&reference) {
+        let mut known = self.lock();
+        let differs = match known.objects.get(&reference) {
             // The answer to a write and the watch come in any order.
             Some(newer) if newer.uid == entry.uid && newer.version > version => return,
             Some(before) => !before.says_the_same(&entry),
             None => true,
         };
-        objects.insert(reference, entry);
-        drop(objects);
+        if differs {
+            known.touched.insert(reference.clone());
+        }
+        known.objects.insert(reference, entry);
+        drop(known);
         if differs {
             self.changed.notify_one();
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ObjectRef, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, Known> {
         // Nothing panics while it holds the lock; a poisoned map is as good as any other.
-        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

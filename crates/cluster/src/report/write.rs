@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::host::Host;
-use api::object::ObjectRef;
+use api::object::{ObjectKind, ObjectRef};
 use futures::StreamExt;
 use futures::stream;
 use jiff::Timestamp;
@@ -52,6 +52,11 @@ pub(super) struct Writer {
     announcer: Announcer,
     pace: BTreeMap<ObjectRef, Bucket>,
     failing: BTreeMap<ObjectRef, Failing>,
+    /// The report that was looked at last.
+    report: Arc<Report>,
+    /// The objects that may say something else than the report: all others were compared with it
+    /// before, and neither they nor their part of the report changed since.
+    doubtful: BTreeSet<ObjectRef>,
 }
 
 /// An object whose last write failed.
@@ -79,6 +84,8 @@ impl Writer {
             announcer: Announcer::new(Instant::now()),
             pace: BTreeMap::new(),
             failing: BTreeMap::new(),
+            report: Arc::default(),
+            doubtful: BTreeSet::new(),
         }
     }
 
@@ -87,6 +94,7 @@ impl Writer {
         let mut ending = false;
         loop {
             let report = Arc::clone(&self.reports.borrow_and_update());
+            self.take_up(&report);
             let (pending, again) = self.write(&report).await;
             self.set_pending(pending);
             if ending && pending == 0 {
@@ -100,13 +108,31 @@ impl Writer {
         }
     }
 
+    /// Finds the objects that have to be compared with the report again.
+    fn take_up(&mut self, report: &Arc<Report>) {
+        self.doubtful.append(&mut self.seen.take_touched());
+        if Arc::ptr_eq(report, &self.report) {
+            return;
+        }
+        match (&self.report.services, &report.services) {
+            (Some(before), Some(now)) => self.doubtful.extend(differing(before, now).cloned()),
+            (None, None) => {}
+            // Objects that the report does not name lose what was once said on them.
+            (None, Some(_)) | (Some(_), None) => self.doubtful = self.seen.names(),
+        }
+        let hosts = differing(&self.report.hosts, &report.hosts);
+        self.doubtful.extend(hosts.map(|it| ObjectRef::cluster(ObjectKind::Host, it)));
+        self.report = Arc::clone(report);
+    }
+
     /// Writes what differs and may be written now. Returns how much is left, and when to go on.
     async fn write(&mut self, report: &Report) -> (usize, Instant) {
         let now = Instant::now();
         let mut again = now + Duration::from_secs(60);
         let mut pending = 0;
 
-        let writes = difference(report, &self.seen.all(), Timestamp::now());
+        let writes = difference(report, &self.seen.of(&self.doubtful), Timestamp::now());
+        self.doubtful = writes.keys().cloned().collect();
         self.failing.retain(|it, _| writes.contains_key(it));
         self.pace.retain(|_, it| !it.is_full(now));
         let mut allowed = Vec::new();
@@ -200,6 +226,7 @@ impl Writer {
         let now = Instant::now();
         let trouble = match result {
             Ok(()) => {
+                self.doubtful.remove(&object);
                 self.failing.remove(&object);
                 self.health.send_modify(|it| it.written += 1);
                 return None;
@@ -265,6 +292,16 @@ impl Writer {
             *it != before
         });
     }
+}
+
+/// The keys of what is in only one of the two, or different in them.
+fn differing<'a, K: Ord, V: PartialEq>(
+    before: &'a BTreeMap<K, V>,
+    now: &'a BTreeMap<K, V>,
+) -> impl Iterator<Item = &'a K> {
+    let gone = before.keys().filter(|it| !now.contains_key(it));
+    let differ = now.iter().filter(|(key, it)| before.get(key) != Some(it));
+    gone.chain(differ.map(|(key, _)| key))
 }
 
 /// Sends the Event of a finding, or says again that it lasts.
