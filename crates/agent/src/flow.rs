@@ -3,6 +3,7 @@
 mod choose;
 mod connect;
 mod datagrams;
+mod tls;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -10,7 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use planner::publish::{Backend, ClientAddress};
+use rustls::ServerConfig;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::{Mutex, Notify, watch};
 use tunnel::link::{Answer, Ending, Incoming, Meter};
@@ -57,9 +60,11 @@ impl Flows {
     /// Refuses new flows from now on, and waits until the open ones have ended or `patience` has.
     /// Returns how many are left.
     pub(crate) async fn drain(&self, patience: Duration) -> usize {
-        self.draining.store(true, Ordering::Release);
+        // Before the flows are counted, in every order that processors know: a flow is counted first
+        // and then looks whether it may begin.
+        self.draining.swap(true, Ordering::SeqCst);
         let empty = async {
-            while self.open.load(Ordering::Acquire) > 0 {
+            while self.open.load(Ordering::SeqCst) > 0 {
                 self.closed.notified().await;
             }
         };
@@ -77,17 +82,32 @@ impl Flows {
 
     /// Answers one flow and stays with it to its end. `meter` counts its bytes.
     pub(crate) async fn answer(&self, incoming: Incoming, meter: Arc<Meter>) {
+        let _counted = Counted::new(self, &incoming.open);
+        // What leads to a flow takes much more memory than a flow that waits for bytes: it is on
+        // the heap, and gone by then.
+        if let Some(relay) = Box::pin(self.begin(incoming, meter)).await
+            && relay.await == Ending::Lost
+        {
+            tracing::debug!("a flow was lost with its session");
+        }
+    }
+
+    /// Answers a flow. Returns what carries its bytes; a flow of datagrams is over by then.
+    async fn begin(&self, incoming: Incoming, meter: Arc<Meter>) -> Option<Relay> {
         let Incoming { open, answer } = incoming;
-        let _counted = Counted::new(self, &open);
-        let refused = match open.protocol {
+        let begun = match open.protocol {
             Protocol::Tcp => self.answer_tcp(&open, answer, meter).await,
-            Protocol::Udp => self.answer_udp(&open, answer, meter).await,
+            Protocol::Udp => self.answer_udp(&open, answer, meter).await.map(|()| None),
         };
-        if let Err((answer, why)) = refused {
-            let label = RefusedLabel { reason: name(why.reason) };
-            self.metrics.refused.get_or_create(&label).inc();
-            tracing::debug!(backend = open.backend, why = why.detail, "a flow is refused");
-            answer.refuse(why).await;
+        match begun {
+            Ok(relay) => relay,
+            Err((answer, why)) => {
+                let label = RefusedLabel { reason: name(why.reason) };
+                self.metrics.refused.get_or_create(&label).inc();
+                tracing::debug!(backend = open.backend, why = why.detail, "a flow is refused");
+                answer.refuse(why).await;
+                None
+            }
         }
     }
 
@@ -96,7 +116,7 @@ impl Flows {
         open: &Open,
         answer: Box<dyn Answer>,
         meter: Arc<Meter>,
-    ) -> Result<(), (Box<dyn Answer>, Refused)> {
+    ) -> Result<Option<Relay>, (Box<dyn Answer>, Refused)> {
         let begun = Instant::now();
         let chosen = match self.choose(open) {
             Ok(chosen) => chosen,
@@ -119,16 +139,16 @@ impl Flows {
         }
         self.metrics.stream_open_seconds.observe(begun.elapsed().as_secs_f64());
         match answer.accept().await {
-            Ok(flow) => {
-                let ending = flow.relay(stream, Bytes::new(), meter).await;
-                if ending == Ending::Lost {
-                    tracing::debug!(backend = open.backend, "a flow was lost with its session");
-                }
-            }
+            Ok(flow) => Ok(Some(match chosen.tls {
+                None => flow.relay(stream, Bytes::new(), meter),
+                Some(config) => Box::pin(tls::relay(flow, config, stream, meter)),
+            })),
             // Too late: the gateway has asked somebody else.
-            Err(error) => tracing::debug!(backend = open.backend, %error, "an answer came late"),
+            Err(error) => {
+                tracing::debug!(backend = open.backend, %error, "an answer came late");
+                Ok(None)
+            }
         }
-        Ok(())
     }
 
     async fn answer_udp(
@@ -186,7 +206,7 @@ impl Flows {
 
     /// Decides who answers.
     fn choose(&self, open: &Open) -> Result<Chosen, Refused> {
-        if self.draining.load(Ordering::Acquire) {
+        if self.draining.load(Ordering::SeqCst) {
             let detail = "the agent is going away".to_owned();
             return Err(Refused { reason: RefusedReason::Draining, detail });
         }
@@ -195,10 +215,17 @@ impl Flows {
             let detail = format!("no backend `{}` is known here", open.backend);
             return Err(Refused { reason: RefusedReason::NoEndpoint, detail });
         };
+        let tls = match &backend.tls {
+            None => None,
+            Some(end) => Some(published.tls_ends.get(end).cloned().ok_or_else(|| {
+                let detail = format!("no certificate to end TLS for `{}`", open.backend);
+                Refused { reason: RefusedReason::NoEndpoint, detail }
+            })?),
+        };
         let visitor: IpAddr = open.visitor.ip().to_canonical();
         match choose::choose(backend, self.node.as_deref(), visitor, rand::random()) {
             Choice::Endpoints { alternative, endpoints } => {
-                Ok(Chosen { endpoints, client_address: alternative.client_address })
+                Ok(Chosen { endpoints, client_address: alternative.client_address, tls })
             }
             Choice::Invalid(why) => {
                 let detail = why.to_owned();
@@ -264,6 +291,9 @@ impl Flows {
     }
 }
 
+/// Carries the bytes of a flow until it has ended.
+type Relay = BoxFuture<'static, Ending>;
+
 /// Whether answers of transparent backends are led back.
 #[derive(Debug)]
 enum Steered {
@@ -279,6 +309,8 @@ const AGAIN: Duration = Duration::from_secs(30);
 struct Chosen {
     endpoints: Vec<SocketAddr>,
     client_address: ClientAddress,
+    /// How TLS ends before the endpoint, if it does.
+    tls: Option<Arc<ServerConfig>>,
 }
 
 /// Counts a flow for as long as it lives.
@@ -289,7 +321,7 @@ struct Counted<'a> {
 
 impl<'a> Counted<'a> {
     fn new(flows: &'a Flows, open: &Open) -> Self {
-        flows.open.fetch_add(1, Ordering::AcqRel);
+        flows.open.fetch_add(1, Ordering::SeqCst);
         match open.protocol {
             Protocol::Tcp => flows.metrics.streams_open.inc(),
             Protocol::Udp => flows.metrics.udp_sessions.inc(),

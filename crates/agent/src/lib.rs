@@ -10,6 +10,7 @@
 
 mod authority;
 mod board;
+mod certificates;
 mod flow;
 mod http;
 mod link;

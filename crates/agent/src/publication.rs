@@ -13,6 +13,7 @@ use planner::publish::{Publication, PublishView, plan};
 use tokio::sync::watch;
 use tokio::time::sleep_until;
 
+use crate::certificates::{Certificates, TlsEnds};
 use crate::metrics::Metrics;
 
 /// How long nothing must happen before planning.
@@ -36,6 +37,8 @@ pub(crate) struct Published {
     pub(crate) publication: Publication,
     /// The gateways, as they were last understood.
     pub(crate) gateways: BTreeMap<String, Arc<EdgeGatewaySettings>>,
+    /// How TLS ends where it does; what is missing here has no certificate.
+    pub(crate) tls_ends: TlsEnds,
     /// What cannot be followed right now.
     pub(crate) problems: Vec<String>,
 }
@@ -48,6 +51,7 @@ pub(crate) async fn run(
     metrics: Arc<Metrics>,
 ) {
     let mut gateways = BTreeMap::new();
+    let mut certificates = Certificates::new();
     let mut pace = Pace::default();
     let mut revision = 0;
     loop {
@@ -56,7 +60,14 @@ pub(crate) async fn run(
                 let Some(change) = change else { return };
                 let now = Instant::now();
                 note_gateways(&mut gateways, &change);
-                if view.change(change) {
+                let refused = certificates.note(&change);
+                // A key that is replaced changes nothing that planning reads.
+                let replaced = of_secrets(&change);
+                let mut changed = view.change(change);
+                for (secret, why) in refused {
+                    changed |= view.refuse_certificate(&secret, &why);
+                }
+                if changed || replaced {
                     pace.changed(now);
                 }
             }
@@ -73,7 +84,8 @@ pub(crate) async fn run(
                     revision = source.revision.get();
                 }
                 let begun = Instant::now();
-                let next = one(&view, &gateways, revision, &health);
+                let mut next = one(&view, &gateways, revision, &health);
+                next.tls_ends = certificates.ends(&next.publication);
                 let took = begun.elapsed();
                 pace.planned(begun, took);
                 metrics.plans.inc();
@@ -96,7 +108,16 @@ fn one(
     let (publication, gateways) =
         if complete { (plan(view), gateways.clone()) } else { Default::default() };
     let problems = health.problems.iter().map(ToString::to_string).collect();
-    Published { revision, complete, publication, gateways, problems }
+    let tls_ends = TlsEnds::new();
+    Published { revision, complete, publication, gateways, tls_ends, problems }
+}
+
+fn of_secrets(change: &Change) -> bool {
+    match change {
+        Change::Applied(object) => object.kind() == ObjectKind::Secret,
+        Change::Deleted(object) => object.kind == ObjectKind::Secret,
+        Change::Reset(kind, _) => *kind == ObjectKind::Secret,
+    }
 }
 
 /// An EdgeGateway that can no longer be understood keeps its last good state.
@@ -124,9 +145,11 @@ fn note_gateways(gateways: &mut BTreeMap<String, Arc<EdgeGatewaySettings>>, chan
 }
 
 fn is_current(health: &Health) -> bool {
-    health.kinds.values().all(|it| match it.state {
+    health.kinds.iter().all(|(kind, it)| match it.state {
         State::Watching | State::Absent => true,
-        State::Starting | State::Retrying | State::Forbidden => false,
+        // Where no TLS ends, nobody need let us read them.
+        State::Forbidden => *kind == ObjectKind::Secret,
+        State::Starting | State::Retrying => false,
     })
 }
 

@@ -37,8 +37,8 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How long the last words to gateways may take.
 const GOODBYE: Duration = Duration::from_millis(50);
 
-/// What the data plane can do beyond forwarding bytes unread: nothing.
-const SUPPORT: Support = Support { http: false, terminate: false };
+/// What the data plane can do beyond forwarding bytes unread.
+const SUPPORT: Support = Support { http: true, terminate: true };
 
 /// How an agent runs.
 #[derive(Clone, Debug)]

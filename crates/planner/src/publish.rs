@@ -14,6 +14,7 @@ mod attachment;
 mod backend;
 mod claim;
 mod listeners;
+mod out_of_reach;
 mod place;
 mod publication;
 mod report;
@@ -26,7 +27,7 @@ mod view;
 use std::collections::BTreeSet;
 
 pub use attachment::Attachments;
-pub use publication::{Alternative, Backend, ClientAddress, Endpoint, Publication, Target};
+pub use publication::{Alternative, Backend, ClientAddress, Endpoint, Publication, Target, TlsEnd};
 pub use status::{GatewayObserved, Reachability, StatusPatch, keep_times, statuses};
 pub use view::{PublishView, Support};
 

@@ -258,7 +258,7 @@ mod tests {
     }
 
     fn backend(alternatives: Vec<Alternative>) -> Backend {
-        Backend { protocol: Protocol::Tcp, alternatives }
+        Backend { protocol: Protocol::Tcp, alternatives, tls: None }
     }
 
     /// Ready endpoints on these nodes.

@@ -160,7 +160,7 @@ fn to(protocol: Protocol, client_address: ClientAddress, endpoints: &[SocketAddr
         prefer_local: false,
         affinity: false,
     };
-    Backend { protocol, alternatives: vec![alternative] }
+    Backend { protocol, alternatives: vec![alternative], tls: None }
 }
 
 /// A visitor who sends `first` and no more, and what hears whether the flow was accepted.

@@ -7,7 +7,7 @@ use api::object::{ObjectKind, ObjectRef};
 use api::server_name::ServerName;
 
 use super::backend::{Resolved, resolve};
-use super::listeners::{ListenerState, Listeners};
+use super::listeners::{ListenerState, Listeners, Speaks};
 use super::verdict::Verdict;
 use super::view::{Key, PublishView, RouteForm};
 use crate::finding::Finding;
@@ -62,10 +62,11 @@ impl<'a> Routes<'a> {
                 let Some(own) = listeners_of(listeners, route, reference) else { continue };
                 let verdict = match attach(view, listeners, route, form, reference, &own) {
                     Ok(at) => {
+                        let message = not_served(listeners, &at);
                         for (listener, names) in at {
                             attached.entry(listener).or_default().extend(names);
                         }
-                        Verdict::yes("Accepted")
+                        Verdict::yes("Accepted").with(message)
                     }
                     Err((reason, message)) => Verdict::no(reason, message),
                 };
@@ -160,8 +161,34 @@ fn attach(
     if form.annotated.wish.is_none() {
         return Err(("UnsupportedValue", "its annotations cannot be understood".to_owned()));
     }
+    if matching.iter().all(|(index, names)| !serves(listener(index), names)) {
+        return Err(("UnsupportedValue", not_served(listeners, &matching)));
+    }
     Ok(matching)
 }
+
+/// Whether a listener can lead connections by a route that is for these names there: where names
+/// stand in requests alone, it cannot.
+pub(super) fn serves(listener: &ListenerState<'_>, names: &BTreeSet<ServerName>) -> bool {
+    listener.speaks != Some(Speaks::Http)
+        || (!listener.needs_host && names.contains(&ServerName::Any))
+}
+
+/// Which of these listeners lead nowhere by the route, and why; empty when all serve it.
+fn not_served(listeners: &Listeners<'_>, at: &[At]) -> String {
+    let at = at.iter().map(|(index, names)| (&listeners.all[*index], names));
+    let without: Vec<_> =
+        at.filter(|(it, names)| !serves(it, names)).map(|(it, _)| it.form.name.as_str()).collect();
+    match without.is_empty() {
+        true => String::new(),
+        false => format!("not served by listener {}: {BY_HOST}", without.join(", ")),
+    }
+}
+
+/// Why names do not lead anywhere where they stand in requests.
+pub(super) const BY_HOST: &str = "only a look into each request could tell host names apart, and \
+                                  connections of protocol HTTP are forwarded unread; use protocol \
+                                  HTTPS, or leave out the hostnames";
 
 /// The names that a route is for; what is no host name is for nobody.
 fn names(route: &ObjectRef, form: &RouteForm) -> Vec<ServerName> {

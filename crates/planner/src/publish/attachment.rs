@@ -67,6 +67,7 @@ pub(super) struct ListenerAttachment {
     pub(super) resolved: Verdict,
     pub(super) conflict: Option<&'static str>,
     pub(super) lacks_certificate: bool,
+    pub(super) needs_host: bool,
     pub(super) got: Got,
 }
 
@@ -252,6 +253,7 @@ fn listener(index: usize, state: &ListenerState<'_>, results: &Results) -> Liste
         resolved: state.resolved.clone(),
         conflict: state.conflict,
         lacks_certificate: state.lacks_certificate,
+        needs_host: state.needs_host,
         got: results.listeners.get(&index).cloned().unwrap_or_default(),
     }
 }

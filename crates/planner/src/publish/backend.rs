@@ -6,6 +6,7 @@ use api::object::{ObjectKind, ObjectRef};
 use api::port::{Port, Protocol};
 use tunnel_proto::message;
 
+use super::out_of_reach::REFUSED;
 use super::publication::{Alternative, ClientAddress, Target};
 use super::verdict::Verdict;
 use super::view::{Key, PublishView, RouteForm, ServiceForm};
@@ -135,6 +136,7 @@ pub(super) fn to_service(
     let found = form.port(protocol, port);
     let target = match (found, on_host) {
         (None, _) => Target::Invalid(format!("the Service has no port {port}/{protocol}")),
+        (Some(_), true) if view.refuses_own_host() => Target::Invalid(REFUSED.to_owned()),
         (Some(it), true) => match it.target {
             Some(target) => Target::OwnHost(([127, 0, 0, 1], target.get()).into()),
             None => Target::Invalid(format!("targetPort of port {port} is not a number")),

@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 
 use api::annotation::PublishWish;
-use api::object::ObjectRef;
+use api::object::{ObjectKind, ObjectRef};
 use api::port::{Port, Protocol};
 use api::server_name::ServerName;
 use api::source_range::SourceRanges;
 use tunnel_proto::message::{Limits, Range};
 
-use super::attach::Routes;
+use super::attach::{Routes, serves};
 use super::backend::{client_address, on_the_wire, transport, wanted_at};
 use super::listeners::{GatewayState, ListenerState, Listeners, Speaks};
-use super::publication::{Backend, ClientAddress};
+use super::publication::{Backend, ClientAddress, TlsEnd};
 use super::view::{Key, PublishView, object};
 
 /// Everything that one Gateway, with its ListenerSets, or one Service claims.
@@ -79,11 +79,12 @@ pub(super) fn of_gateways<'a>(
             let listener = &listeners.all[index];
             let (speaks, port) = listener.opens()?;
             let sharing = Sharing::of(view, state, listener);
-            let routes = lead(view, routes, index, speaks, port, &sharing, backends);
+            let place = Leading { listener, index, speaks, port, sharing: &sharing };
+            let routes = place.lead(view, routes, backends);
             Some(item(listener, index, speaks, port, sharing, routes))
         });
         claims.push(Claim {
-            owner: object(api::object::ObjectKind::Gateway, gateway),
+            owner: object(ObjectKind::Gateway, gateway),
             created: state.form.meta.created,
             edges: state.edges.clone(),
             asked: state.asked.clone(),
@@ -106,7 +107,7 @@ impl<'a> Sharing<'a> {
     fn of(view: &'a PublishView, gateway: &GatewayState<'a>, listener: &ListenerState<'a>) -> Self {
         let key: Key =
             (listener.owner.namespace.clone().unwrap_or_default(), listener.owner.name.clone());
-        let set = (listener.owner.kind == api::object::ObjectKind::ListenerSet)
+        let set = (listener.owner.kind == ObjectKind::ListenerSet)
             .then(|| view.sets().get(&key))
             .flatten();
         Self {
@@ -128,7 +129,10 @@ fn item(
     sharing: Sharing<'_>,
     routes: BTreeMap<ServerName, String>,
 ) -> Item {
-    let shared = speaks == Speaks::Passthrough || speaks == Speaks::Terminate;
+    let shared = match speaks {
+        Speaks::Passthrough | Speaks::Terminate | Speaks::Https => true,
+        Speaks::Tcp | Speaks::Udp | Speaks::Http => false,
+    };
     Item {
         owner: listener.owner.clone(),
         listener: Some(index),
@@ -146,45 +150,79 @@ fn item(
     }
 }
 
-/// Where a listener leads: by name to the oldest route for it; without names to the oldest route.
-fn lead(
-    view: &PublishView,
-    routes: &Routes<'_>,
+/// A listener that leads visitors somewhere.
+struct Leading<'a, 'b> {
+    listener: &'b ListenerState<'a>,
     index: usize,
     speaks: Speaks,
     port: Port,
-    sharing: &Sharing<'_>,
-    backends: &mut BTreeMap<String, Backend>,
-) -> BTreeMap<ServerName, String> {
-    let attached = routes.at.get(&index).map_or(&[][..], |it| it.as_slice());
-    let counting = match speaks {
-        Speaks::Passthrough => attached,
-        Speaks::Tcp | Speaks::Udp => &attached[..attached.len().min(1)],
-        // A backend cannot say yet where its certificate is, nor look into requests. Bytes must
-        // not go on as if TLS had ended, or as if every request were for everybody.
-        Speaks::Terminate | Speaks::Http | Speaks::Https => &[],
-    };
-    let mut leads = BTreeMap::new();
-    for it in counting {
-        let Some(state) = routes.all.get(it.route) else { continue };
-        let own = view.routes().get(it.route).and_then(|it| it.annotated.wish.as_deref());
-        let of_listener = || sharing.first(|it| wanted_at(Some(it), port));
-        let wanted = wanted_at(own, port).or_else(of_listener);
-        let imposed = client_address(wanted, transport(it.route.kind));
-        let key = keyed(format!("{}/0", it.route), imposed, false);
-        let backend = || {
-            let mut alternatives = state.resolved.alternatives.clone();
-            if imposed != ClientAddress::Hidden {
-                alternatives.iter_mut().for_each(|it| it.client_address = imposed);
-            }
-            Backend { protocol: on_the_wire(transport(it.route.kind)), alternatives }
+    sharing: &'b Sharing<'a>,
+}
+
+impl Leading<'_, '_> {
+    /// Where it leads: by name to the oldest route for it; without names to the oldest route.
+    fn lead(
+        &self,
+        view: &PublishView,
+        routes: &Routes<'_>,
+        backends: &mut BTreeMap<String, Backend>,
+    ) -> BTreeMap<ServerName, String> {
+        let attached = routes.at.get(&self.index).map_or(&[][..], |it| it.as_slice());
+        let serving = attached.iter().filter(|it| serves(self.listener, &it.names));
+        let most = match self.speaks {
+            Speaks::Passthrough | Speaks::Terminate | Speaks::Https => usize::MAX,
+            Speaks::Tcp | Speaks::Udp | Speaks::Http => 1,
         };
-        backends.entry(key.clone()).or_insert_with(backend);
-        for name in &it.names {
-            leads.entry(name.clone()).or_insert_with(|| key.clone());
+        let tls = self.tls();
+        let mut leads = BTreeMap::new();
+        for it in serving.take(most) {
+            let Some(state) = routes.all.get(it.route) else { continue };
+            let own = view.routes().get(it.route).and_then(|it| it.annotated.wish.as_deref());
+            let of_listener = || self.sharing.first(|it| wanted_at(Some(it), self.port));
+            let wanted = wanted_at(own, self.port).or_else(of_listener);
+            let imposed = client_address(wanted, transport(it.route.kind));
+            let mut key = keyed(format!("{}/0", it.route), imposed, false);
+            if let Some(tls) = &tls {
+                key.push_str(&named(tls));
+            }
+            let backend = || {
+                let mut alternatives = state.resolved.alternatives.clone();
+                if imposed != ClientAddress::Hidden {
+                    alternatives.iter_mut().for_each(|it| it.client_address = imposed);
+                }
+                let protocol = on_the_wire(transport(it.route.kind));
+                Backend { protocol, alternatives, tls: tls.clone() }
+            };
+            backends.entry(key.clone()).or_insert_with(backend);
+            for name in &it.names {
+                leads.entry(name.clone()).or_insert_with(|| key.clone());
+            }
         }
+        leads
     }
-    leads
+
+    /// How TLS ends at it; `None` where it does not.
+    fn tls(&self) -> Option<TlsEnd> {
+        let http = match self.speaks {
+            Speaks::Tcp | Speaks::Udp | Speaks::Passthrough | Speaks::Http => return None,
+            Speaks::Terminate => false,
+            Speaks::Https => true,
+        };
+        let own = self.listener.owner.namespace.as_deref().unwrap_or_default();
+        let certificates = self.listener.form.certificates.iter().map(|it| {
+            let namespace = it.namespace.as_deref().unwrap_or(own);
+            ObjectRef::namespaced(ObjectKind::Secret, namespace, &it.name)
+        });
+        Some(TlsEnd { certificates: certificates.collect(), http })
+    }
+}
+
+/// What a backend key says of how TLS ends.
+fn named(tls: &TlsEnd) -> String {
+    let secret =
+        |it: &ObjectRef| format!("{}/{}", it.namespace.as_deref().unwrap_or_default(), it.name);
+    let secrets: Vec<_> = tls.certificates.iter().map(secret).collect();
+    format!("+{}:{}", if tls.http { "https" } else { "tls" }, secrets.join(","))
 }
 
 /// A backend key with everything in it that changes how connections are made: so that a gateway

@@ -4,9 +4,10 @@
 //! API: within one object, listeners that cannot be told apart all lose; between a Gateway and its
 //! ListenerSets, and between two ListenerSets, the one that comes first wins.
 
+mod conflict;
 mod judge;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use api::annotation::{Gateways, key};
@@ -18,6 +19,7 @@ use api::server_name::ServerName;
 use super::verdict::Verdict;
 use super::view::{Class, GatewayForm, Key, ListenerForm, PublishView, SetForm, object};
 use crate::finding::{Finding, Severity};
+use conflict::{mark_hosts, settle};
 use judge::judge;
 
 /// Every listener of every Gateway of ours.
@@ -68,6 +70,9 @@ pub(super) struct ListenerState<'a> {
     pub(super) conflict: Option<&'static str>,
     /// Whether a certificate that it needs is missing.
     pub(super) lacks_certificate: bool,
+    /// Whether requests would have to be read to tell which are for it. They are not, so it leads
+    /// nowhere.
+    pub(super) needs_host: bool,
     /// How many accepted routes are attached.
     pub(super) attached: i32,
 }
@@ -205,6 +210,7 @@ impl<'a> Listeners<'a> {
             };
             allowed.push((set, it, own));
         }
+        mark_hosts(&mut self.all, winners);
         let edges = edges_of(view, &owner, form, class, findings);
         let (accepted, edges) = self.accept(form, own.clone(), edges);
         let asked = asked(&form.addresses);
@@ -332,55 +338,4 @@ fn is_supported(address: &GatewayAddress) -> bool {
 fn asked(addresses: &[GatewayAddress]) -> Vec<&str> {
     let values = addresses.iter().filter_map(|it| it.value.as_deref());
     values.filter(|it| !it.is_empty()).collect()
-}
-
-/// Finds the listeners among `own` that cannot be told apart from winners, or from each other.
-fn settle(all: &mut [ListenerState<'_>], own: Range<usize>, winners: Range<usize>) {
-    let mut lost: BTreeMap<usize, (&'static str, String)> = BTreeMap::new();
-    for index in own.clone() {
-        let winner = winners.clone().find_map(|it| Some((it, conflict(&all[it], &all[index])?)));
-        if let Some((winner, reason)) = winner {
-            // Whose it is, the owner of this one need not be allowed to know in detail.
-            let kind = all[winner].owner.kind;
-            let message = format!("a listener of the {kind} that comes first has this port");
-            lost.insert(index, (reason, message));
-        }
-    }
-    let rest: BTreeSet<_> = own.filter(|it| !lost.contains_key(it)).collect();
-    for &index in &rest {
-        let others = rest.iter().filter(|it| **it != index);
-        let other = others.filter_map(|it| Some((it, conflict(&all[*it], &all[index])?))).next();
-        if let Some((other, reason)) = other {
-            let message = format!("cannot be told apart from listener {}", all[*other].form.name);
-            lost.insert(index, (reason, message));
-        }
-    }
-    for (index, (reason, message)) in lost {
-        let listener = &mut all[index];
-        if reason == MIXED_MODES {
-            listener.kinds.clear();
-        }
-        let reason = if reason == MIXED_MODES { "ProtocolConflict" } else { reason };
-        listener.accepted = Verdict::no(reason, message);
-        listener.conflict = Some(reason);
-    }
-}
-
-/// A port where TLS both ends and goes on: told as a conflict of protocols, and without kinds.
-const MIXED_MODES: &str = "MixedModes";
-
-/// Why two listeners cannot be told apart; `None` when they can, or when one is out already.
-fn conflict(one: &ListenerState<'_>, other: &ListenerState<'_>) -> Option<&'static str> {
-    let (first, port) = one.speaks.zip(one.form.port).filter(|_| one.accepted.is_true)?;
-    let (second, same) = other.speaks.zip(other.form.port).filter(|_| other.accepted.is_true)?;
-    if port != same || first.transport() != second.transport() {
-        return None;
-    }
-    let modes = [Speaks::Passthrough, Speaks::Terminate];
-    match first == second {
-        false if modes.contains(&first) && modes.contains(&second) => Some(MIXED_MODES),
-        false => Some("ProtocolConflict"),
-        true if !first.has_names() => Some("ProtocolConflict"),
-        true => (one.name() == other.name()).then_some("HostnameConflict"),
-    }
 }

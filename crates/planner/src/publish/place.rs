@@ -313,8 +313,11 @@ impl<'a> Ground<'a> {
         let item_of = |(claim, item): ItemId| &self.claims[claim].items[item];
         let Some(first) = cell.entries.first() else { return Vec::new() };
         let (best, address) = (item_of(first.item), place.0);
-        let (Some(names), Some(_)) = (names, &first.names) else {
-            return vec![(None, Why::Taken(best.owner.clone(), address))];
+        let names = match (names, &first.names) {
+            (Some(names), Some(_)) => names,
+            // Listeners of one Gateway, which has made sure that they can be told apart.
+            (None, None) if first.item.0 == index => &[],
+            (_, _) => return vec![(None, Why::Taken(best.owner.clone(), address))],
         };
         if item.allow_from != best.allow_from || item.limits != best.limits {
             return vec![(None, Why::OtherLists(best.owner.clone(), address))];

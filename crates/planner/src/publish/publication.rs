@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
+use api::object::ObjectRef;
 use tunnel_proto::message::{Protocol, PublishedPort, Route};
 
 use super::attachment::Attachments;
@@ -50,6 +51,17 @@ pub struct Backend {
     /// Each flow takes one, by weight: at random, `weight / sum of weights`. With no alternative,
     /// or with weights of 0 alone, every flow is refused.
     pub alternatives: Vec<Alternative>,
+    /// How TLS ends before the endpoint; `None` leaves the bytes as they are.
+    pub tls: Option<TlsEnd>,
+}
+
+/// How TLS ends: endpoints get what was inside.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct TlsEnd {
+    /// The Secrets with the certificates, the preferred one first; never empty.
+    pub certificates: Vec<ObjectRef>,
+    /// Whether what is inside is HTTP/1.1, for visitors who ask what it is (ALPN, RFC 7301).
+    pub http: bool,
 }
 
 /// One of several who may answer.

@@ -12,6 +12,7 @@ use tunnel_proto::message::Limits;
 use super::backend::{client_address, on_the_wire, to_service, wanted_at};
 use super::claim::{Claim, Item, keyed, ranges};
 use super::listeners::chosen;
+use super::out_of_reach;
 use super::publication::{Alternative, Backend, ClientAddress};
 use super::view::{Key, PublishView, ServiceForm, object};
 use crate::finding::{Finding, Severity};
@@ -75,6 +76,7 @@ fn claim<'a>(
         false => "spec.ports",
     };
     let on_host = wish.is_some_and(|it| it.on_host);
+    findings.extend(out_of_reach::findings(view, key, &owner, on_host));
     let mut proxied_udp = PortList::default();
     let items = ports.into_iter().map(|(public, protocol, port)| {
         let wanted = wanted_at(wish, public);
@@ -87,7 +89,7 @@ fn claim<'a>(
         let backend = || {
             let alternative = to_service(view, key, form, port, protocol, on_host);
             let alternatives = vec![Alternative { client_address, ..alternative }];
-            Backend { protocol: on_the_wire(protocol), alternatives }
+            Backend { protocol: on_the_wire(protocol), alternatives, tls: None }
         };
         backends.entry(name.clone()).or_insert_with(backend);
         let hostnames = wish.and_then(|it| it.hostnames.as_ref());

@@ -35,7 +35,10 @@ fn port(
         .collect();
     let (first, names) = items.first()?;
     let route = match names {
-        None => first.routes.values().next().cloned().map_or(Route::Nowhere, Route::Backend),
+        None => {
+            let leads = items.iter().find_map(|(it, _)| it.routes.values().next());
+            leads.cloned().map_or(Route::Nowhere, Route::Backend)
+        }
         Some(_) => by_name(&items),
     };
     Some(PublishedPort {

@@ -7,6 +7,7 @@ mod certificate;
 mod edge;
 mod gateway;
 mod object;
+mod reach;
 mod route;
 mod service;
 mod slice;
@@ -26,15 +27,15 @@ pub(crate) use route::RouteForm;
 pub(crate) use service::ServiceForm;
 use slice::Slices;
 
-/// What the data plane can do beyond forwarding bytes unread.
-///
-/// With either, such listeners are judged, take routes and open their ports, but the ports lead
-/// nowhere: backends do not name certificates yet. Set neither in a program that serves.
+/// What the data plane can do beyond forwarding bytes unread. Without, such listeners are told to
+/// be unsupported.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Support {
-    /// Listeners of protocol `HTTP`, with HTTPRoutes that need no look into requests.
+    /// Listeners of protocol `HTTP`, with HTTPRoutes that need no look into requests: connections
+    /// are carried unread. Needs nothing of the data plane but leave.
     pub http: bool,
-    /// Ending TLS: listeners of mode `Terminate` and, together with `http`, of protocol `HTTPS`.
+    /// Ending TLS ([`TlsEnd`](super::TlsEnd)): listeners of mode `Terminate` and, together with
+    /// `http`, of protocol `HTTPS`.
     pub terminate: bool,
 }
 
@@ -55,6 +56,7 @@ pub struct PublishView {
     services: BTreeMap<Key, ServiceForm>,
     slices: Slices,
     certificates: BTreeMap<Key, Result<(), String>>,
+    own_host_refused: bool,
 }
 
 /// What is kept of a ReferenceGrant.
@@ -211,9 +213,32 @@ impl PublishView {
         self.namespaces.get(namespace).unwrap_or(&NONE)
     }
 
+    /// Notes that a Secret, which looked sound, cannot serve as a certificate: whoever ends TLS
+    /// looked closer. Counts until the Secret changes. Returns whether that is news.
+    ///
+    /// `why` continues a sentence that begins with the Secret's name; it must not tell what the
+    /// Secret holds.
+    pub fn refuse_certificate(&mut self, secret: &ObjectRef, why: &str) -> bool {
+        let key = (secret.namespace.clone().unwrap_or_default(), secret.name.clone());
+        let changed = match self.certificates.get_mut(&key) {
+            Some(sound @ Ok(())) => {
+                *sound = Err(why.to_owned());
+                true
+            }
+            // What is wrong already is told better, or was never seen.
+            Some(Err(_)) | None => false,
+        };
+        self.version += u64::from(changed);
+        changed
+    }
+
     /// What is wrong with a Secret as a certificate.
     pub(crate) fn certificate(&self, secret: &Key) -> Result<(), String> {
-        let unknown = || Err("does not exist, or is not of type kubernetes.io/tls".to_owned());
+        let unknown = || {
+            Err("does not exist, is not of type kubernetes.io/tls, or agents may not list and \
+                 watch Secrets"
+                .to_owned())
+        };
         self.certificates.get(secret).cloned().unwrap_or_else(unknown)
     }
 

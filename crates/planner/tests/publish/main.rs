@@ -1,6 +1,7 @@
 //! Publishing from the outside: manifests in; ports, backends, findings and statuses out, as text.
 
 mod addresses;
+mod http;
 mod listeners;
 mod manifests;
 mod properties;

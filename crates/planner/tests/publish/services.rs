@@ -2,7 +2,9 @@
 
 use expect_test::expect;
 
-use crate::world::{backends, check, ports, published};
+use planner::publish::plan;
+
+use crate::world::{BASE, backends, check, findings, objects, ports, published, view};
 
 #[test]
 fn wb_07_a_service_of_our_class_is_published_port_by_port() {
@@ -154,6 +156,46 @@ spec: { ports: [{ name: https, port: 443, targetPort: 8443 }, { name: http, port
         tcp:ingress/nginx:80+host: 1x invalid (targetPort of port 80 is not a number)
     "#]]
     .assert_eq(&backends(&published(manifests)));
+}
+
+#[test]
+fn a_program_on_the_agents_own_machine_is_out_of_reach_unless_agents_may() {
+    let manifests = "
+kind: Service
+metadata:
+  namespace: ingress
+  name: nginx
+  annotations: { portcullis.dev/gateway: fra1, portcullis.dev/target: host }
+spec: { ports: [{ name: https, port: 443, targetPort: 8443 }] }
+";
+    let mut view = view(objects(BASE).into_iter().chain(objects(manifests)));
+    view.refuse_own_host();
+    let publication = plan(&view);
+    expect![[r#"
+        tcp:ingress/nginx:443+host: 1x invalid (agents may not lead visitors to their own machines; start them with --allow-host-target)
+        ! OwnHostNotAllowed Service ingress/nginx: portcullis.dev/target: "host": agents may not lead visitors to their own machines; every visitor is refused; start the agents with --allow-host-target, or leave the annotation out
+    "#]].assert_eq(&(backends(&publication) + &findings(&publication.findings)));
+}
+
+#[test]
+fn endpoints_that_no_agent_can_reach_are_told() {
+    check(
+        "
+kind: Service
+metadata: { namespace: web, name: local, annotations: { portcullis.dev/gateway: fra1 } }
+spec: { ports: [{ port: 8080 }] }
+---
+kind: EndpointSlice
+metadata: { namespace: web, name: local-1, labels: { kubernetes.io/service-name: local } }
+addressType: IPv4
+endpoints: [{ addresses: [127.0.0.1] }, { addresses: [10.1.0.9] }]
+ports: [{ name: '', port: 8080 }]
+",
+        &expect![[r#"
+            fra1 203.0.113.7 8080/tcp -> tcp:web/local:8080 for Service web/local
+            ? UnusableEndpoint Service web/local: endpoints[].addresses: "127.0.0.1": no other machine can reach such an address; these endpoints are left out; write portcullis.dev/target: host for a program on the agent's own machine, or an address that agents can reach
+        "#]],
+    );
 }
 
 #[test]

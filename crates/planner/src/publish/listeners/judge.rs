@@ -35,6 +35,7 @@ pub(super) fn judge<'a>(
         resolved,
         conflict: None,
         lacks_certificate,
+        needs_host: false,
         attached: 0,
     }
 }

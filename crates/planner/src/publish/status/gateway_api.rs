@@ -9,6 +9,7 @@ use api::gateway_api::{
 
 use super::live::Live;
 use super::{StatusPatch, condition};
+use crate::publish::attach::BY_HOST;
 use crate::publish::attachment::{
     Attachments, ClassAttachment, GatewayAttachment, ListenerAttachment, RouteAttachment,
     SetAttachment,
@@ -125,7 +126,11 @@ fn listener_programmed(
     if !owner.is_true {
         return Verdict::no("Invalid", owner.message.clone());
     }
-    live.published(&listener.got, has_edges, "Programmed").0
+    let verdict = live.published(&listener.got, has_edges, "Programmed").0;
+    match verdict.is_true && listener.needs_host {
+        true => verdict.with(format!("connections are refused: {BY_HOST}")),
+        false => verdict,
+    }
 }
 
 pub(super) fn listener_set(set: &SetAttachment, live: &Live<'_>) -> StatusPatch {

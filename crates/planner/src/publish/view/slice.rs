@@ -25,6 +25,8 @@ struct Slice {
     service: String,
     ports: Vec<(String, Protocol, Port)>,
     endpoints: Vec<Place>,
+    /// Addresses that no endpoint may have.
+    left_out: Vec<IpAddr>,
 }
 
 /// An endpoint of a slice, whatever its ports.
@@ -70,6 +72,14 @@ impl Slices {
         self.slices.keys()
     }
 
+    /// Addresses of a Service's endpoints that no endpoint may have; in ascending order, none twice.
+    pub(super) fn left_out(&self, service: &Key) -> Vec<IpAddr> {
+        let names = self.of_service.get(service).into_iter().flatten();
+        let slices = names.filter_map(|it| self.slices.get(&(service.0.clone(), it.clone())));
+        let addresses: BTreeSet<_> = slices.flat_map(|it| &it.left_out).copied().collect();
+        addresses.into_iter().collect()
+    }
+
     /// The endpoints of one port of a Service: those of the family that it prefers, or else of the
     /// other one; in ascending order.
     pub(super) fn endpoints(
@@ -113,6 +123,7 @@ fn read(service: &str, slice: &EndpointSlice) -> Slice {
         let protocol = it.protocol.as_deref().unwrap_or("TCP").parse().ok()?;
         Some((it.name.clone().unwrap_or_default(), protocol, port))
     });
+    let mut left_out = Vec::new();
     let mut endpoints: Vec<_> = slice
         .endpoints
         .iter()
@@ -126,6 +137,9 @@ fn read(service: &str, slice: &EndpointSlice) -> Slice {
             let terminating = conditions.and_then(|it| it.terminating).unwrap_or(false);
             let address = it.addresses.iter().find_map(|it| it.parse::<IpAddr>().ok())?;
             let nowhere = is_nowhere(address);
+            if nowhere {
+                left_out.push(address);
+            }
             let node = it.node_name.as_deref().map(Arc::from);
             (!nowhere && (ready || (serving && terminating))).then_some(Place {
                 address,
@@ -135,7 +149,7 @@ fn read(service: &str, slice: &EndpointSlice) -> Slice {
         })
         .collect();
     endpoints.sort_by_key(|it| (it.address, !it.ready));
-    Slice { service: service.to_owned(), ports: ports.collect(), endpoints }
+    Slice { service: service.to_owned(), ports: ports.collect(), endpoints, left_out }
 }
 
 /// Whether an address is none that an endpoint may have; the API server refuses the same ones

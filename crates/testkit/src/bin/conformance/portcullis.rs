@@ -15,13 +15,16 @@ const GATEWAY: &str = "g1";
 const NAMESPACE: &str = "portcullis-system";
 const LIMIT: Duration = Duration::from_secs(90);
 
-/// What the shipped manifests call the image, and what it is called here. Images named `latest` are
-/// always fetched anew, which is not possible here.
-const IMAGE: [&str; 2] = ["portcullis:latest", "localhost/portcullis:conformance"];
+/// What the image is called here. It must not look like one that could be fetched.
+const IMAGE: &str = "localhost/portcullis:conformance";
 
 /// What is shipped and used here as it is, in the order in which it is applied.
-const SHIPPED: [&str; 3] =
-    ["crds/edgegateways.portcullis.dev.yaml", "agent/rbac.yaml", "agent/deployment.yaml"];
+const SHIPPED: [&str; 4] = [
+    "crds/edgegateways.portcullis.dev.yaml",
+    "agent/rbac.yaml",
+    "agent/certificates.yaml",
+    "agent/deployment.yaml",
+];
 
 /// The gateway's program. It ends when this is dropped; the pods end with the cluster.
 pub(crate) struct Portcullis<'a> {
@@ -33,7 +36,7 @@ impl<'a> Portcullis<'a> {
     /// Declares the gateway, starts it, and installs agents in the cluster.
     pub(crate) fn start(program: &Path, tree: &Path, stage: &'a Stage) -> anyhow::Result<Self> {
         let archive = stage.cluster.control_plane().directory().join("portcullis.tar");
-        pack_image(IMAGE[1], program, &archive)?;
+        pack_image(IMAGE, program, &archive)?;
         stage.cluster.load_image(&archive)?;
         let [kind, others @ ..] = SHIPPED.map(|it| tree.join("deploy").join(it));
         stage.apply(&read(&kind)?)?;
@@ -43,7 +46,7 @@ impl<'a> Portcullis<'a> {
         let text = configuration.display().to_string();
         let gateway = stage.gateway.spawn(program, &["gateway", "run", "--config", &text])?;
         for path in others {
-            stage.apply(&read(&path)?.replace(IMAGE[0], IMAGE[1]))?;
+            stage.apply(&with_own_image(&read(&path)?))?;
         }
         let portcullis = Self { stage, gateway };
         let ready = "--for=condition=Connected=true";
@@ -78,6 +81,15 @@ impl<'a> Portcullis<'a> {
 
 fn read(path: &Path) -> anyhow::Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// A manifest whose containers run the image that is here.
+fn with_own_image(manifest: &str) -> String {
+    let line = |it: &str| match it.split_once("image: portcullis:") {
+        Some((before, _)) => format!("{before}image: {IMAGE}\n"),
+        None => format!("{it}\n"),
+    };
+    manifest.lines().map(line).collect()
 }
 
 /// Declares the gateway as an administrator does, and writes its configuration.
