@@ -95,6 +95,9 @@ impl Certificates {
         };
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(data("tls.crt")?).collect();
         let chain = chain.map_err(|_| "has malformed PEM in `tls.crt`".to_owned())?;
+        if chain.is_empty() {
+            return Err("has no PEM certificate in `tls.crt`".to_owned());
+        }
         let key = PrivateKeyDer::from_pem_slice(data("tls.key")?);
         let key = key.map_err(|_| "has malformed PEM in `tls.key`".to_owned())?;
         CertifiedKey::from_der(chain, key, &self.provider)

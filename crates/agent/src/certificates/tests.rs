@@ -39,7 +39,7 @@ fn what_cannot_serve_is_told_without_what_it_holds() {
     let (one, other) = (pem("a.example.com"), pem("b.example.com"));
     check(&(one.0.clone(), other.1), "cannot end TLS: keys may not be consistent: KeyMismatch");
     check(&(one.0, "nothing".to_owned()), "has malformed PEM in `tls.key`");
-    check(&("nothing".to_owned(), one.1), "cannot end TLS: no certificate");
+    check(&("nothing".to_owned(), one.1), "has no PEM certificate in `tls.crt`");
 }
 
 #[track_caller]

@@ -9,7 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use planner::publish::{
     GatewayObserved, Publication, Reachability, StatusPatch, keep_times, plan, statuses,
 };
-use tunnel_proto::message::{PortState, QuotaReport, Report, SessionReport};
+use tunnel_proto::message::{PortState, Probed, QuotaReport, Reached, Report, SessionReport};
 
 use crate::world::{all_well, objects, published, report, show_patch, view};
 
@@ -82,11 +82,13 @@ fn a_gateway_without_an_agent_leaves_the_statuses() {
 fn wb_05_a_gateway_whose_public_ports_do_not_answer_is_not_announced() {
     let publication = published(SERVICE);
     let mut observed = all_well(&publication);
-    observed.get_mut("fra1").expect("it is there").reachable = Some(Reachability {
+    let fra1 = observed.get_mut("fra1").expect("it is there");
+    fra1.reachable = Some(Reachability {
         reachable: false,
         reason: "PortFiltered".to_owned(),
         message: "443/tcp of 203.0.113.7 does not answer".to_owned(),
     });
+    probe(fra1, &Reached::Filtered("no connection within 3 s".to_owned()));
     check(
         &publication,
         &observed,
@@ -98,6 +100,28 @@ fn wb_05_a_gateway_whose_public_ports_do_not_answer_is_not_announced() {
         EdgeGateway fra1: Accepted, Adopted, Connected, Available, Ready, not Reachable (PortFiltered: 443/tcp of 203.0.113.7 does not answer) []
     "#]],
     );
+}
+
+#[test]
+fn a_backend_that_does_not_answer_takes_no_address_away() {
+    let publication = published(SERVICE);
+    let mut observed = all_well(&publication);
+    for gateway in observed.values_mut() {
+        probe(gateway, &Reached::Endpoint("nothing to lead to yet".to_owned()));
+    }
+    let announced = |observed: &BTreeMap<String, GatewayObserved>| {
+        let patches = statuses(&publication, observed);
+        patches.into_iter().find_map(|it| match it {
+            StatusPatch::Gateway { status, .. } => Some(status.addresses),
+            StatusPatch::GatewayClass { .. }
+            | StatusPatch::EdgeGateway { .. }
+            | StatusPatch::ListenerSet { .. }
+            | StatusPatch::Route { .. }
+            | StatusPatch::Service { .. } => None,
+        })
+    };
+    assert_eq!(announced(&observed), announced(&all_well(&publication)));
+    assert_eq!(announced(&observed).map(|it| it.len()), Some(3));
 }
 
 #[test]
@@ -318,4 +342,11 @@ fn check(
     let patches = statuses(publication, observed);
     let told = patches.iter().filter(|it| it.object().kind != ObjectKind::GatewayClass);
     expected.assert_eq(&told.map(show_patch).collect::<String>());
+}
+
+/// A gateway has probed all its ports, and this is what it found.
+fn probe(gateway: &mut GatewayObserved, reached: &Reached) {
+    for port in gateway.report.iter_mut().flat_map(|it| &mut it.ports) {
+        port.probed = Some(Probed { at: 0, reached: reached.clone() });
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use tunnel_proto::message::{self, PortState};
+use tunnel_proto::message::{self, PortReport, PortState, Reached};
 
 use super::GatewayObserved;
 use crate::publish::attachment::{Attachments, Got, GotPlace};
@@ -18,8 +18,26 @@ pub(super) struct Live<'a> {
 
 struct Gateway<'a> {
     connected: bool,
-    reachable: bool,
-    ports: BTreeMap<(Option<IpAddr>, message::Protocol, u16), &'a PortState>,
+    ports: BTreeMap<(Option<IpAddr>, message::Protocol, u16), &'a PortReport>,
+}
+
+impl<'a> Gateway<'a> {
+    fn port(&self, place: &GotPlace) -> Option<&'a PortReport> {
+        let key = (place.address, on_the_wire(place.protocol), place.port.get());
+        self.ports.get(&key).copied()
+    }
+
+    /// Whether visitors do not even get as far as the gateway's program. What they meet behind it
+    /// is told by conditions, and takes no address away: it may be one backend of many.
+    fn lets_nobody_in(&self, place: &GotPlace) -> bool {
+        let probed = self.port(place).and_then(|it| it.probed.as_ref());
+        probed.is_some_and(|it| match it.reached {
+            Reached::NotBound(_) | Reached::Filtered(_) => true,
+            Reached::Backend(_) | Reached::NoLink | Reached::Agent(_) | Reached::Endpoint(_) => {
+                false
+            }
+        })
+    }
 }
 
 /// What is true of one place now.
@@ -39,9 +57,8 @@ impl<'a> Live<'a> {
         let gateway = |(name, it): (&'a String, &'a GatewayObserved)| {
             let ports =
                 it.report.as_ref().filter(|_| it.connected).into_iter().flat_map(|it| &it.ports);
-            let ports = ports.map(|it| ((it.address, it.protocol, it.port), &it.state)).collect();
-            let reachable = it.reachable.as_ref().is_none_or(|it| it.reachable);
-            (name.as_str(), Gateway { connected: it.connected, reachable, ports })
+            let ports = ports.map(|it| ((it.address, it.protocol, it.port), it)).collect();
+            (name.as_str(), Gateway { connected: it.connected, ports })
         };
         Self { attachments, gateways: observed.iter().map(gateway).collect() }
     }
@@ -51,9 +68,8 @@ impl<'a> Live<'a> {
         let Some(gateway) = self.gateways.get(edge.as_str()).filter(|it| it.connected) else {
             return Now::Pending(format!("no agent is connected to gateway {edge}"));
         };
-        let key = (place.address, on_the_wire(place.protocol), place.port.get());
         let port = format!("{}/{}", place.port, place.protocol);
-        match gateway.ports.get(&key) {
+        match gateway.port(place).map(|it| &it.state) {
             None => Now::Pending(format!("gateway {edge} does not tell about {port} yet")),
             Some(PortState::Listening) => Now::Listening,
             Some(PortState::NotGranted(why)) => Now::Refused(
@@ -106,15 +122,15 @@ impl<'a> Live<'a> {
         (verdict, complete)
     }
 
-    /// What visitors should dial: for each gateway that is connected, reachable, and that listens
-    /// on at least one of the places, each address that it does so on. None twice.
+    /// What visitors should dial: for each gateway that is connected and that listens on at least
+    /// one of the places, each address that it does so on and that lets visitors in. None twice.
     pub(super) fn addresses<'b>(&self, places: impl Iterator<Item = &'b GotPlace>) -> Vec<String> {
         let mut addresses = Vec::new();
         let mut ordered: Vec<_> = places.collect();
         ordered.sort_unstable();
         for place in ordered {
             let Some(gateway) = self.gateways.get(place.edge.as_str()) else { continue };
-            if !gateway.reachable || !matches!(self.now(place), Now::Listening) {
+            if gateway.lets_nobody_in(place) || !matches!(self.now(place), Now::Listening) {
                 continue;
             }
             let edge = self.attachments.edges.get(&place.edge);
