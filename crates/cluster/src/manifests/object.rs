@@ -4,7 +4,7 @@ use api::name::ObjectName;
 use api::object::{ObjectKind, ObjectRef};
 use planner::cluster_view::Object;
 use serde::Deserialize;
-use serde::de::Deserializer;
+use serde::de::{Deserializer, Error as _};
 
 /// Where the kinds come from of which only a part is read.
 const GATEWAY_API: &str = "gateway.networking.k8s.io/v1";
@@ -14,6 +14,14 @@ pub(super) fn read_object<'de, D: Deserializer<'de>>(
     kind: ObjectKind,
     manifest: D,
 ) -> Result<(Object, Vec<String>), D::Error> {
+    let manifest = &mut <dyn erased_serde::Deserializer<'_>>::erase(manifest);
+    read_known(kind, manifest).map_err(D::Error::custom)
+}
+
+fn read_known(
+    kind: ObjectKind,
+    manifest: &mut dyn erased_serde::Deserializer<'_>,
+) -> Result<(Object, Vec<String>), erased_serde::Error> {
     let (mut object, unknown) = match kind {
         ObjectKind::Service => read(manifest, Object::Service),
         ObjectKind::Pod => read(manifest, Object::Pod),
@@ -89,14 +97,10 @@ pub(super) fn check_names(reference: &ObjectRef) -> Result<(), String> {
     Ok(())
 }
 
-fn read<'de, K, D>(
-    manifest: D,
+fn read<'de, K: Deserialize<'de>>(
+    manifest: &mut dyn erased_serde::Deserializer<'de>,
     object: impl Fn(Box<K>) -> Object,
-) -> Result<(Object, Vec<String>), D::Error>
-where
-    K: Deserialize<'de>,
-    D: Deserializer<'de>,
-{
+) -> Result<(Object, Vec<String>), erased_serde::Error> {
     let mut unknown = Vec::new();
     let read = serde_ignored::deserialize(manifest, |path| {
         // Option layers show as `?`, which is not how people write paths.

@@ -169,15 +169,14 @@ impl Parser<'_> {
     }
 
     fn yaml_error(&mut self, document: Document<'_>, header: &Header, error: &serde_saphyr::Error) {
-        let location = error.location();
-        let line = location.map_or(1, |it| it.line()).max(1);
-        let column = location.map_or(1, |it| it.column());
-        let spot = Spot { line: document.line + line, column };
-
         let message = error.without_snippet().render_with_formatter(&UserMessageFormatter);
-        // It counts from the document, and we from the file.
-        let message = message.replace(&format!(" at line {line}, column {column}"), "");
         let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+        let location = error.location();
+        let outer = location.map_or((1, 1), |it| (it.line(), it.column()));
+        let (message, (line, column)) = without_places(&message, outer);
+        let line = line.max(1);
+        // It counts from the document, and we from the file.
+        let spot = Spot { line: document.line + line, column };
         let text = document.text.lines().nth(usize::try_from(line - 1).unwrap_or(0));
         let text = text.map(|it| it.trim().chars().take(EXCERPT).collect::<String>());
         let text = text.filter(|it| !it.is_empty()).map(|it| format!(": {it:?}"));
@@ -228,6 +227,24 @@ fn options() -> serde_saphyr::Options {
         },
         with_snippet: false,
     }
+}
+
+/// Takes the places out of a message, each of which was added behind what was there. The first is
+/// the most exact; `outer`, the last, is what the error itself knows.
+fn without_places(message: &str, outer: (u64, u64)) -> (String, (u64, u64)) {
+    let place = |text: &str| {
+        let (line, column) = text.split_once(", column ")?;
+        Some((line.parse().ok()?, column.parse().ok()?))
+    };
+    let mut rest = message;
+    let mut innermost = outer;
+    while let Some((before, last)) = rest.rsplit_once(" at line ")
+        && let Some(found) = place(last)
+    {
+        (rest, innermost) = (before, found);
+    }
+    let own = format!(" at line {}, column {}", outer.0, outer.1);
+    (rest.replace(&own, ""), innermost)
 }
 
 /// Where the last part of the path of a field stands, or else the document.
