@@ -18,7 +18,7 @@ pub(crate) fn law(input: &[u8]) {
         // What an agent asks for is taken or refused, and never half.
         if let ToGateway::Desired(desired) = message {
             let (mut wish, ports) = (Wish::new(), desired.ports.len());
-            match wish.take(desired) {
+            match wish.take(desired, "agent") {
                 Ok(plan) => assert_eq!((plan.steps.len(), wish.ports().len()), (ports, ports)),
                 Err(error) => {
                     assert!(!error.to_string().contains(char::is_control), "{error}");

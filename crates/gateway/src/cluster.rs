@@ -102,6 +102,7 @@ impl Member {
         Candidate {
             reach: serving.get(backend).copied().unwrap_or(Reach::None),
             healthy: !self.status.is_doubtful(),
+            ready: self.link.is_ready(),
             draining: self.draining.load(Ordering::Relaxed),
             open_flows: self.flows(),
             round_trip: self.status.round_trip(),
@@ -164,10 +165,11 @@ impl Cluster {
         Ok(before)
     }
 
-    /// A session has ended.
-    pub(crate) fn leave(&self, member: &Member) {
-        self.write().leave(&member.agent, member.epoch);
+    /// A session has ended. Returns whether its agent is gone: no newer session had taken over.
+    pub(crate) fn leave(&self, member: &Member) -> bool {
+        let left = self.write().leave(&member.agent, member.epoch);
         self.tell();
+        left.is_some()
     }
 
     /// An agent says what it can reach: what changed since it last said so. Fails when it is too
@@ -198,7 +200,10 @@ impl Cluster {
     /// The sessions that can take a flow to this backend, best first.
     pub(crate) fn candidates(&self, backend: &str) -> Vec<(Candidate, Arc<Member>)> {
         let sessions = self.sessions.read().unwrap_or_else(PoisonError::into_inner);
-        let members: Vec<_> = sessions.iter().map(|(_, it)| Arc::clone(it)).collect();
+        // One that has ended counts no more from that moment on, although whoever serves it may not
+        // have taken it out yet.
+        let living = sessions.iter().filter(|(_, it)| it.status.ended().is_none());
+        let members: Vec<_> = living.map(|(_, it)| Arc::clone(it)).collect();
         drop(sessions);
         let candidates = members.iter().map(|it| it.candidate(backend)).enumerate();
         let ordered = choice::order(candidates);

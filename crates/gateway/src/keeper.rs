@@ -1,7 +1,7 @@
 //! The one task that opens and closes sockets, keeps the kernel's rules and counts traffic.
 //!
-//! Wishes come here and are carried out one after the other; a wish that has been replaced before
-//! its turn comes is never carried out.
+//! Wishes come here in the order in which agents say them; one that has been replaced before its
+//! turn comes is never carried out.
 
 mod accounts;
 
@@ -31,8 +31,10 @@ const TIDY: u64 = 30;
 /// Something to do.
 #[derive(Debug)]
 pub(crate) enum Errand {
-    /// A cluster wishes something.
-    Wish(ClusterName, Desired),
+    /// A cluster wishes something, as its agent of this name says.
+    Wish(ClusterName, String, Desired),
+    /// An agent of a cluster has left.
+    Left(ClusterName, String),
     /// The configuration has changed.
     Configure(Box<Config>),
     /// Takes visitors on sockets that were handed over, until now only held.
@@ -59,11 +61,21 @@ pub(crate) async fn keep(inner: Arc<Inner>, mut errands: mpsc::UnboundedReceiver
         tokio::select! {
             errand = errands.recv() => {
                 let Some(errand) = errand else { return };
-                let mut wishes = BTreeMap::new();
+                let mut taken = BTreeMap::new();
                 let mut next = Some(errand);
                 while let Some(errand) = next {
                     match errand {
-                        Errand::Wish(cluster, desired) => newest(&mut wishes, cluster, desired),
+                        Errand::Wish(cluster, by, desired) => {
+                            match inner.table().wish(&cluster, desired.clone(), &by) {
+                                Ok(()) => {
+                                    taken.insert(cluster, desired);
+                                }
+                                Err(why) => {
+                                    tracing::info!(%cluster, by, %why, "a wish is not taken");
+                                }
+                            }
+                        }
+                        Errand::Left(cluster, agent) => inner.table().left(&cluster, &agent),
                         Errand::Configure(config) => {
                             inner.configure(*config);
                             accounts.configure(&inner);
@@ -87,8 +99,8 @@ pub(crate) async fn keep(inner: Arc<Inner>, mut errands: mpsc::UnboundedReceiver
                     }
                     next = errands.try_recv().ok();
                 }
-                for (cluster, desired) in wishes {
-                    take(&inner, cluster, desired).await;
+                for (cluster, desired) in taken {
+                    keep_wish(&inner, cluster, desired).await;
                 }
                 accounts.configure(&inner);
                 settle(&inner, &mut kernel, &accounts).await;
@@ -111,19 +123,8 @@ pub(crate) async fn keep(inner: Arc<Inner>, mut errands: mpsc::UnboundedReceiver
     }
 }
 
-/// Of several wishes of one cluster that wait, only the newest counts.
-fn newest(wishes: &mut BTreeMap<ClusterName, Desired>, cluster: ClusterName, desired: Desired) {
-    let older = wishes.get(&cluster).is_some_and(|it| it.revision > desired.revision);
-    if !older {
-        wishes.insert(cluster, desired);
-    }
-}
-
-async fn take(inner: &Arc<Inner>, cluster: ClusterName, desired: Desired) {
-    let taken = inner.table().wish(&cluster, desired.clone());
-    if let Err(why) = taken {
-        return tracing::info!(%cluster, %why, "a wish is not taken");
-    }
+/// Keeps a wish for the next start.
+async fn keep_wish(inner: &Inner, cluster: ClusterName, desired: Desired) {
     let state = inner.state.clone();
     let kept = tokio::task::spawn_blocking({
         let cluster = cluster.clone();

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tunnel::link::Meter;
 use tunnel_proto::flow_table;
@@ -117,6 +118,7 @@ pub(crate) struct Listener {
     sockets: Mutex<Vec<Bound>>,
     /// Takes visitors. Holds this port, until [`Self::stop`].
     work: Mutex<JoinSet<()>>,
+    withdrawn: watch::Sender<bool>,
 }
 
 /// What is wished of a port, made ready for visitors.
@@ -239,6 +241,7 @@ impl Listener {
             probes: Probes::default(),
             sockets: Mutex::new(sockets),
             work: Mutex::default(),
+            withdrawn: watch::Sender::new(false),
         })
     }
 
@@ -262,6 +265,20 @@ impl Listener {
     pub(crate) fn stop(&self) {
         self.pause();
         lock(&self.sockets).clear();
+    }
+
+    /// It is no longer published: takes no more visitors. TCP flows go on; UDP flows end, because
+    /// nothing more of their visitors is heard, and the next to publish the port needs the socket.
+    pub(crate) fn withdraw(&self) {
+        self.stop();
+        self.withdrawn.send_replace(true);
+    }
+
+    /// Waits until it is no longer published.
+    pub(crate) async fn until_withdrawn(&self) {
+        // The sender lives as long as this value.
+        let mut withdrawn = self.withdrawn.subscribe();
+        let _withdrawn = withdrawn.wait_for(|it| *it).await;
     }
 
     /// Its sockets.

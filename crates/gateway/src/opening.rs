@@ -12,7 +12,7 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep_until};
 use tunnel::link::{Flow, OpenError};
-use tunnel_proto::choice::{Answer, Failure, GIVE_UP_AFTER, Search, Step};
+use tunnel_proto::choice::{Answer, Candidate, Failure, GIVE_UP_AFTER, Search, Step};
 use tunnel_proto::message::Open;
 
 use crate::cluster::{Cluster, Counted, Member};
@@ -33,7 +33,7 @@ pub(crate) async fn open(
     let began = Instant::now();
     let mut reachable = cluster.reachable();
     let mut links = Links::default();
-    let mut search = links.search(cluster, open, began);
+    let mut search = Search::new(links.more(cluster, open), began.elapsed());
     let mut asked = FuturesUnordered::new();
     loop {
         let until = match search.poll(began.elapsed()) {
@@ -50,15 +50,19 @@ pub(crate) async fn open(
                 continue;
             }
             Step::Wait(until) => began + until,
-            Step::Failed(Failure::NoLink | Failure::Lost) if began.elapsed() < hold => began + hold,
             Step::Failed(failure) => {
                 // One more may have come since; it has heard nothing of this flow.
-                let more = links.search(cluster, open, began);
-                if links.is_new() && began.elapsed() < GIVE_UP_AFTER {
-                    search = more;
+                let more = links.more(cluster, open);
+                if !more.is_empty() && began.elapsed() < GIVE_UP_AFTER {
+                    search.add(more, began.elapsed());
                     continue;
                 }
-                return Err(failure);
+                match failure {
+                    Failure::NoLink | Failure::Lost if began.elapsed() < hold => began + hold,
+                    Failure::NoLink | Failure::Lost | Failure::Refused(_) | Failure::Silence => {
+                        return Err(failure);
+                    }
+                }
             }
             // Whoever wins is returned below.
             Step::Won(_) => return Err(Failure::Lost),
@@ -73,10 +77,7 @@ pub(crate) async fn open(
                 search.handle_answer(&link, answer);
             }
             Ok(()) = reachable.changed() => {
-                let more = links.search(cluster, open, began);
-                if links.is_new() {
-                    search = more;
-                }
+                search.add(links.more(cluster, open), began.elapsed());
             }
             () = sleep_until(until) => {}
         }
@@ -90,14 +91,11 @@ pub(crate) async fn open(
 #[derive(Default)]
 struct Links {
     met: Vec<Arc<Member>>,
-    /// How many were met before the last search began.
-    before: usize,
 }
 
 impl Links {
-    /// A search among the links that can take the flow and were not met before.
-    fn search(&mut self, cluster: &Cluster, open: &Open, began: Instant) -> Search<usize> {
-        self.before = self.met.len();
+    /// The links that can take the flow and were not met before.
+    fn more(&mut self, cluster: &Cluster, open: &Open) -> Vec<(usize, Candidate)> {
         let mut order = Vec::new();
         for (candidate, member) in cluster.candidates(&open.backend) {
             if !self.met.iter().any(|it| Arc::ptr_eq(it, &member)) {
@@ -105,12 +103,7 @@ impl Links {
                 self.met.push(member);
             }
         }
-        Search::new(order, began.elapsed())
-    }
-
-    /// Whether the last search has any link to ask.
-    fn is_new(&self) -> bool {
-        self.met.len() > self.before
+        order
     }
 
     fn get(&self, link: usize) -> Option<Arc<Member>> {

@@ -50,7 +50,9 @@ pub(crate) async fn serve(inner: Arc<Inner>, session: GatewaySession) {
         address = %member.address, epoch = member.epoch, "connected"
     );
     let ended = talk(&inner, &cluster, &member, session).await;
-    cluster.leave(&member);
+    if cluster.leave(&member) {
+        inner.errand(Errand::Left(cluster.name.clone(), member.agent.clone()));
+    }
     tracing::info!(cluster = %cluster.name, agent = member.agent, %ended, "disconnected");
 }
 
@@ -115,7 +117,7 @@ fn take(
 ) -> Result<(), String> {
     match message {
         ToGateway::Desired(desired) => {
-            inner.errand(Errand::Wish(cluster.name.clone(), desired));
+            inner.errand(Errand::Wish(cluster.name.clone(), member.agent.clone(), desired));
         }
         ToGateway::Serving(changes) => cluster.serving(member, changes)?,
         ToGateway::Drain => {

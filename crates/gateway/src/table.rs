@@ -116,10 +116,12 @@ impl Table {
         let name = cluster.name.clone();
         let mut share = Share { cluster, wish: Wish::new(), quota: None, ports: BTreeMap::new() };
         if let Some(desired) = kept
-            && let Err(why) = share.take(desired)
+            && let Err(why) = share.take(desired, "")
         {
             tracing::error!(cluster = %name, %why, "the wish that was kept is not taken");
         }
+        // Whoever wished that is not here.
+        share.wish.left("");
         self.clusters.insert(name, share);
     }
 
@@ -130,11 +132,23 @@ impl Table {
         }
     }
 
-    /// Takes a cluster's wish. [`Self::settle`] makes it so.
-    pub(crate) fn wish(&mut self, name: &ClusterName, desired: Desired) -> Result<(), NotTaken> {
+    /// Takes a cluster's wish, as its agent of this name says it. [`Self::settle`] makes it so.
+    pub(crate) fn wish(
+        &mut self,
+        name: &ClusterName,
+        desired: Desired,
+        by: &str,
+    ) -> Result<(), NotTaken> {
         match self.clusters.get_mut(name) {
-            Some(share) => share.take(desired),
+            Some(share) => share.take(desired, by),
             None => Ok(()),
+        }
+    }
+
+    /// An agent of a cluster has left.
+    pub(crate) fn left(&mut self, name: &ClusterName, agent: &str) {
+        if let Some(share) = self.clusters.get_mut(name) {
+            share.wish.left(agent);
         }
     }
 
@@ -391,10 +405,10 @@ impl Table {
 }
 
 impl Share {
-    fn take(&mut self, desired: Desired) -> Result<(), NotTaken> {
+    fn take(&mut self, desired: Desired, by: &str) -> Result<(), NotTaken> {
         let desired = normalised(desired);
         let quota = desired.quota;
-        self.wish.take(desired)?;
+        self.wish.take(desired, by)?;
         self.quota = quota;
         Ok(())
     }
@@ -415,7 +429,7 @@ impl Share {
 
 fn close(cluster: &Cluster, listener: &Listener) {
     tracing::info!(cluster = %cluster.name, port = %listener.key, "listening no more");
-    listener.stop();
+    listener.withdraw();
     cluster.traffic.leave(Arc::clone(&listener.meter));
 }
 

@@ -3,7 +3,7 @@
 //! A visitor must not notice that a link has just died. So a link is asked, and when it stays
 //! silent for longer than [`answer_deadline`] the next one is asked *too*: the first that accepts
 //! gets the flow, the others are let go. A slow backend behind healthy links thus costs time, not
-//! the connection.
+//! the connection. As long as any link has not said no, the visitor is not told no.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -12,6 +12,9 @@ use crate::message::{Reach, Refused, RefusedReason};
 
 /// The shortest time that a link gets to answer.
 pub const SHORTEST_DEADLINE: Duration = Duration::from_millis(250);
+
+/// The time that a link gets which has no connection ready and must wait for one.
+pub const UNREADY_DEADLINE: Duration = Duration::from_millis(50);
 
 /// The time that all links together get to answer.
 pub const GIVE_UP_AFTER: Duration = Duration::from_secs(10);
@@ -23,6 +26,9 @@ pub struct Candidate {
     pub reach: Reach,
     /// Bytes come from it as they should. A link that is not healthy is asked last.
     pub healthy: bool,
+    /// It can carry a flow at once. One that must wait for a connection is asked after those that
+    /// need not.
+    pub ready: bool,
     /// Its agent is going away. It is not asked at all.
     pub draining: bool,
     /// Flows open on it now.
@@ -31,14 +37,15 @@ pub struct Candidate {
     pub round_trip: Option<Duration>,
 }
 
-/// Orders links for a new flow, best first: healthy before doubtful, then by reach, by open flows,
-/// by round-trip time (unknown last), by key. Those that cannot serve it are left out.
+/// Orders links for a new flow, best first: healthy before doubtful, ready before those that must
+/// wait for a connection, then by reach, by open flows, by round-trip time (unknown last), by key.
+/// Those that cannot serve it are left out.
 pub fn order<K: Ord>(links: impl IntoIterator<Item = (K, Candidate)>) -> Vec<(K, Candidate)> {
     let mut usable: Vec<_> =
         links.into_iter().filter(|(_, it)| !it.draining && it.reach != Reach::None).collect();
     let rank = |it: &Candidate| {
         let round_trip = it.round_trip.unwrap_or(Duration::MAX);
-        (!it.healthy, std::cmp::Reverse(it.reach), it.open_flows, round_trip)
+        (!it.healthy, !it.ready, std::cmp::Reverse(it.reach), it.open_flows, round_trip)
     };
     usable.sort_by(|(a_key, a), (b_key, b)| rank(a).cmp(&rank(b)).then_with(|| a_key.cmp(b_key)));
     usable
@@ -50,14 +57,21 @@ pub fn answer_deadline(round_trip: Option<Duration>) -> Duration {
     round_trip.unwrap_or_default().saturating_mul(2).max(SHORTEST_DEADLINE)
 }
 
-/// Whether a refusal speaks for every agent, so that asking another is of no use.
+/// How long this link gets before the next one is asked too.
+fn deadline(link: &Candidate) -> Duration {
+    if link.ready { answer_deadline(link.round_trip) } else { UNREADY_DEADLINE }
+}
+
+/// Whether a refusal speaks for every agent, so that asking another is of no use. That a backend
+/// refuses does not: another agent may know better endpoints, or a way to them.
 #[must_use]
 pub const fn is_final(reason: RefusedReason) -> bool {
     match reason {
-        RefusedReason::BackendRefused | RefusedReason::InvalidBackend => true,
-        RefusedReason::NoEndpoint | RefusedReason::BackendTimeout | RefusedReason::Draining => {
-            false
-        }
+        RefusedReason::InvalidBackend => true,
+        RefusedReason::BackendRefused
+        | RefusedReason::NoEndpoint
+        | RefusedReason::BackendTimeout
+        | RefusedReason::Draining => false,
     }
 }
 
@@ -117,15 +131,26 @@ impl<K: Clone + Ord> Search<K> {
     /// Begins to search among `links`, in the order of [`order`].
     #[must_use]
     pub fn new(links: Vec<(K, Candidate)>, now: Duration) -> Self {
-        let waiting =
-            links.into_iter().map(|(key, it)| (key, answer_deadline(it.round_trip))).collect();
         Self {
-            waiting,
+            waiting: links.into_iter().map(|(key, it)| (key, deadline(&it))).collect(),
             asked: BTreeSet::new(),
             ask_next_at: now,
             give_up_at: now + GIVE_UP_AFTER,
             failure: Failure::NoLink,
             over: None,
+        }
+    }
+
+    /// Links that have come since, in the order of [`order`]: the first of them is asked at once,
+    /// and so is heard before those that were not asked yet. A search that had failed goes on.
+    pub fn add(&mut self, links: Vec<(K, Candidate)>, now: Duration) {
+        if links.is_empty() || matches!(self.over, Some(Step::Won(_))) {
+            return;
+        }
+        self.over = None;
+        self.ask_next_at = self.ask_next_at.min(now);
+        for (key, link) in links.into_iter().rev() {
+            self.waiting.push_front((key, deadline(&link)));
         }
     }
 
@@ -190,11 +215,14 @@ mod tests {
         let busy = Candidate { open_flows: 9, round_trip: Some(ms(1)), ..good };
         let local = Candidate { reach: Reach::Local, ..busy };
         let doubtful = Candidate { healthy: false, reach: Reach::Local, ..good };
+        let unready = Candidate { ready: false, ..local };
         check_order(&[("slow", slow), ("good", good)], &["good", "slow"]);
         check_order(&[("a", unknown), ("b", slow)], &["b", "a"]);
         check_order(&[("busy", busy), ("slow", slow)], &["slow", "busy"]);
         check_order(&[("good", good), ("local", local)], &["local", "good"]);
         check_order(&[("doubtful", doubtful), ("busy", busy)], &["busy", "doubtful"]);
+        check_order(&[("unready", unready), ("slow", slow)], &["slow", "unready"]);
+        check_order(&[("doubtful", doubtful), ("unready", unready)], &["unready", "doubtful"]);
         check_order(&[("b", good), ("a", good)], &["a", "b"]);
     }
 
@@ -238,8 +266,8 @@ mod tests {
 
     #[test]
     fn some_refusals_bring_in_the_next_link_at_once() {
-        use RefusedReason::{BackendTimeout, Draining, NoEndpoint};
-        for reason in [NoEndpoint, Draining, BackendTimeout] {
+        use RefusedReason::{BackendRefused, BackendTimeout, Draining, NoEndpoint};
+        for reason in [NoEndpoint, Draining, BackendTimeout, BackendRefused] {
             let mut search = search(&["a", "b"]);
             assert_eq!(search.poll(ms(0)), Step::Ask("a"));
             search.handle_answer(&"a", refused(reason));
@@ -251,14 +279,40 @@ mod tests {
     }
 
     #[test]
-    fn some_refusals_speak_for_all() {
-        for reason in [RefusedReason::BackendRefused, RefusedReason::InvalidBackend] {
-            let mut search = search(&["a", "b"]);
-            assert_eq!(search.poll(ms(0)), Step::Ask("a"));
-            search.handle_answer(&"a", refused(reason));
-            let step = search.poll(ms(1));
-            assert!(matches!(step, Step::Failed(Failure::Refused(_))), "{reason:?}: {step:?}");
-        }
+    fn one_refusal_speaks_for_all() {
+        let mut search = search(&["a", "b"]);
+        assert_eq!(search.poll(ms(0)), Step::Ask("a"));
+        search.handle_answer(&"a", refused(RefusedReason::InvalidBackend));
+        let step = search.poll(ms(1));
+        assert!(matches!(step, Step::Failed(Failure::Refused(_))), "{step:?}");
+    }
+
+    #[test]
+    fn a_link_that_must_wait_for_a_connection_is_not_waited_for() {
+        let unready = Candidate { ready: false, ..candidate() };
+        let mut search = Search::new(vec![("a", unready), ("b", unready)], ms(0));
+        assert_eq!(search.poll(ms(0)), Step::Ask("a"));
+        assert_eq!(search.poll(ms(0)), Step::Wait(ms(50)));
+        assert_eq!(search.poll(ms(50)), Step::Ask("b"));
+    }
+
+    #[test]
+    fn a_link_that_comes_meanwhile_is_asked_at_once_and_takes_nobodys_place() {
+        let mut search = search(&["a", "b"]);
+        assert_eq!(search.poll(ms(0)), Step::Ask("a"));
+        search.add(vec![("c", candidate())], ms(10));
+        assert_eq!(search.poll(ms(10)), Step::Ask("c"));
+        assert_eq!(search.poll(ms(10)), Step::Wait(ms(260)));
+        search.handle_answer(&"c", refused(RefusedReason::NoEndpoint));
+        search.handle_answer(&"a", Answer::Lost);
+        assert_eq!(search.poll(ms(20)), Step::Ask("b"), "it was not forgotten");
+        search.handle_answer(&"b", Answer::Lost);
+        assert!(matches!(search.poll(ms(30)), Step::Failed(Failure::Refused(_))));
+        search.add(vec![("d", candidate())], ms(40));
+        assert_eq!(search.poll(ms(40)), Step::Ask("d"), "it goes on");
+        search.handle_answer(&"d", Answer::Accepted);
+        search.add(vec![("e", candidate())], ms(50));
+        assert_eq!(search.poll(ms(50)), Step::Won("d"));
     }
 
     #[test]
@@ -295,7 +349,7 @@ mod tests {
                             Some(1) => search.handle_answer(&link, Answer::Lost),
                             Some(2) => search.handle_answer(&link, refused(RefusedReason::NoEndpoint)),
                             Some(_) => {
-                                search.handle_answer(&link, refused(RefusedReason::BackendRefused));
+                                search.handle_answer(&link, refused(RefusedReason::InvalidBackend));
                             }
                         }
                     }
@@ -329,6 +383,7 @@ mod tests {
         Candidate {
             reach: Reach::Remote,
             healthy: true,
+            ready: true,
             draining: false,
             open_flows: 0,
             round_trip: Some(ms(10)),

@@ -46,6 +46,8 @@ impl fmt::Display for Port {
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Wish {
     revision: Option<u64>,
+    /// The agent that said so, as long as it is there.
+    by: Option<String>,
     ports: BTreeMap<Port, PublishedPort>,
 }
 
@@ -87,14 +89,20 @@ impl Wish {
         &self.ports
     }
 
-    /// Takes a wish and returns what it changes. A wish of the same revision is taken too: agents
-    /// that see the same cluster may still disagree for a moment, and the last word counts.
+    /// Takes a wish of the agent of this name and returns what it changes. A wish of the same
+    /// revision is taken too: agents that see the same cluster may still disagree for a moment, and
+    /// the last word counts.
+    ///
+    /// An older one is not taken while another agent stands for the one in force. When nobody does
+    /// any more, or that agent itself has come to see something older, the cluster's history was set
+    /// back, as by a backup that was restored.
     ///
     /// # Errors
     ///
     /// When it is older than the one in force, or contradicts itself.
-    pub fn take(&mut self, desired: Desired) -> Result<Plan, NotTaken> {
-        if let Some(held) = self.revision.filter(|held| desired.revision < *held) {
+    pub fn take(&mut self, desired: Desired, by: &str) -> Result<Plan, NotTaken> {
+        let by_another = self.by.as_ref().is_some_and(|it| it != by);
+        if let Some(held) = self.revision.filter(|held| desired.revision < *held && by_another) {
             return Err(NotTaken::Older { held, offered: desired.revision });
         }
         let mut ports = BTreeMap::new();
@@ -109,8 +117,14 @@ impl Wish {
         }
         let plan = plan(&ports, &self.ports);
         self.revision = Some(desired.revision);
+        self.by = Some(by.to_owned());
         self.ports = ports;
         Ok(plan)
+    }
+
+    /// An agent has left. What it wished stays in force; nobody stands for it any more.
+    pub fn left(&mut self, agent: &str) {
+        self.by.take_if(|it| it == agent);
     }
 }
 
@@ -210,22 +224,37 @@ mod tests {
     fn the_newest_wish_wins() {
         let mut wish = Wish::new();
         assert_eq!(wish.revision(), None);
-        wish.take(desired(0, "*:1/tcp=a")).expect("any wish is newer than none");
-        wish.take(desired(5, "*:2/tcp=a")).expect("newer");
-        let error = wish.take(desired(4, "*:3/tcp=a")).expect_err("older");
+        wish.take(desired(0, "*:1/tcp=a"), "x").expect("any wish is newer than none");
+        wish.take(desired(5, "*:2/tcp=a"), "x").expect("newer");
+        let error = wish.take(desired(4, "*:3/tcp=a"), "y").expect_err("older");
         assert_eq!(error.to_string(), "revision 4 is older than 5, which is in force");
-        wish.take(desired(5, "*:4/tcp=a")).expect("as new: the last word counts");
+        wish.take(desired(5, "*:4/tcp=a"), "y").expect("as new: the last word counts");
         assert_eq!(wish.ports().keys().map(ToString::to_string).collect::<Vec<_>>(), ["*:4/tcp"]);
+    }
+
+    #[test]
+    fn an_older_wish_is_taken_when_nobody_stands_for_the_newer_one() {
+        let mut wish = Wish::new();
+        wish.take(desired(9, "*:1/tcp=a"), "x").expect("the first");
+        wish.take(desired(8, "*:2/tcp=a"), "x").expect("its own word");
+        wish.take(desired(7, "*:3/tcp=a"), "y").expect_err("x stands for 8");
+        wish.left("y");
+        wish.take(desired(7, "*:3/tcp=a"), "y").expect_err("x stands for 8 still");
+        wish.left("x");
+        assert_eq!(wish.revision(), Some(8));
+        assert_eq!(wish.ports().len(), 1, "what was wished stays in force");
+        wish.take(desired(7, "*:3/tcp=a"), "y").expect("nobody stands for 8");
     }
 
     #[test]
     fn a_wish_that_contradicts_itself_changes_nothing() {
         let mut wish = Wish::new();
-        wish.take(desired(1, "*:1/tcp=a")).expect("the first");
+        wish.take(desired(1, "*:1/tcp=a"), "x").expect("the first");
         let before = wish.clone();
-        let error = wish.take(desired(2, "*:2/tcp=a *:2/udp=b *:2/tcp=c")).expect_err("twice");
+        let error = wish.take(desired(2, "*:2/tcp=a *:2/udp=b *:2/tcp=c"), "x");
+        let error = error.expect_err("twice");
         assert_eq!(error.to_string(), "*:2/tcp is wished twice");
-        let error = wish.take(desired(2, "192.0.2.1:0/udp=a")).expect_err("port 0");
+        let error = wish.take(desired(2, "192.0.2.1:0/udp=a"), "x").expect_err("port 0");
         assert_eq!(error.to_string(), "192.0.2.1:0/udp: there is no port 0");
         assert_eq!(wish, before);
     }
@@ -292,8 +321,8 @@ mod tests {
     #[track_caller]
     fn check(before: &str, after: &str, expected: Expect) {
         let mut wish = Wish::new();
-        wish.take(desired(1, before)).expect("the first");
-        let plan = wish.take(desired(2, after)).expect("the second");
+        wish.take(desired(1, before), "x").expect("the first");
+        let plan = wish.take(desired(2, after), "x").expect("the second");
         expected.assert_eq(&plan.to_string());
     }
 }

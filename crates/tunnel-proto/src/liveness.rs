@@ -9,11 +9,20 @@ use std::time::Duration;
 /// Silence after which the other side is pinged, and pinged again.
 pub const PING_AFTER: Duration = Duration::from_secs(1);
 
-/// Silence after which the other side is taken for dead.
-pub const DEAD_AFTER: Duration = Duration::from_secs(5);
+/// Silence after which the other side is taken for dead. Where only one direction is silent, the
+/// other side's last words may have been sent up to [`PING_AFTER`] and a retransmission after the
+/// silence began: it is noticed within six seconds all the same.
+pub const DEAD_AFTER: Duration = Duration::from_millis(4500);
 
 /// How long a measured round trip is believed; then a ping measures a new one even while bytes come.
 pub const MEASURE_EVERY: Duration = Duration::from_secs(5);
+
+/// Pings that measure soon one after the other: the first ones meet a session that is busy with its
+/// own beginning.
+const FIRST_PINGS: u64 = 4;
+
+/// Round trips of which the shortest counts: what a busy machine adds is not the way's.
+const SAMPLES: usize = 4;
 
 /// Pings without an answer that are remembered.
 const REMEMBERED: usize = 8;
@@ -32,10 +41,19 @@ pub enum Due {
 pub struct Liveness {
     heard: Duration,
     looked: Duration,
+    pinged: Option<Duration>,
     ping_at: Duration,
     next_number: u64,
     unanswered: VecDeque<(u64, Duration)>,
-    round_trip: Option<Duration>,
+    samples: VecDeque<Duration>,
+}
+
+/// Whether a new flow should go elsewhere if it can: a ping has been due for as long as an answer
+/// takes, and nothing came for this time.
+#[must_use]
+pub fn is_doubtful(silence: Duration, round_trip: Option<Duration>) -> bool {
+    let answer = round_trip.unwrap_or(PING_AFTER) * 2;
+    silence > PING_AFTER + answer.clamp(Duration::from_millis(250), PING_AFTER)
 }
 
 impl Liveness {
@@ -45,10 +63,11 @@ impl Liveness {
         Self {
             heard: now,
             looked: now,
+            pinged: None,
             ping_at: now,
             next_number: 1,
             unanswered: VecDeque::new(),
-            round_trip: None,
+            samples: VecDeque::new(),
         }
     }
 
@@ -63,32 +82,22 @@ impl Liveness {
         let at = self.unanswered.iter().position(|(it, _)| *it == number)?;
         let (_, sent) = self.unanswered.drain(..=at).next_back()?;
         let sample = now.saturating_sub(sent);
-        // Smoothed as TCP does it (RFC 6298 section 2.3).
-        self.round_trip = Some(match self.round_trip {
-            Some(smoothed) => (smoothed * 7 + sample) / 8,
-            None => sample,
-        });
+        self.samples.push_back(sample);
+        if self.samples.len() > SAMPLES {
+            self.samples.pop_front();
+        }
         Some(sample)
     }
 
-    /// The smoothed round-trip time; `None` before the first pong.
+    /// The round-trip time: the shortest of the last few; `None` before the first pong.
     #[must_use]
-    pub const fn round_trip(&self) -> Option<Duration> {
-        self.round_trip
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.samples.iter().min().copied()
     }
 
-    /// How long nothing has come.
-    #[must_use]
-    pub const fn silence(&self, now: Duration) -> Duration {
-        now.saturating_sub(self.heard)
-    }
-
-    /// Whether a new flow should go elsewhere if it can: a ping has been due for as long as an
-    /// answer takes, and nothing came.
-    #[must_use]
-    pub fn is_doubtful(&self, now: Duration) -> bool {
-        let answer = self.round_trip.unwrap_or(PING_AFTER) * 2;
-        self.silence(now) > PING_AFTER + answer.clamp(Duration::from_millis(250), PING_AFTER)
+    /// There is reason to ask now whether the other side lives.
+    pub fn ask(&mut self, now: Duration) {
+        self.ping_at = self.ping_at.min(now);
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called next.
@@ -110,6 +119,7 @@ impl Liveness {
             }
             self.heard = (now + PING_AFTER).saturating_sub(DEAD_AFTER);
             self.ping_at = now;
+            self.pinged = None;
         }
         if now < self.ping_due() {
             return None;
@@ -120,15 +130,16 @@ impl Liveness {
         if self.unanswered.len() > REMEMBERED {
             self.unanswered.pop_front();
         }
-        self.ping_at = now + MEASURE_EVERY;
+        let measure = if number < FIRST_PINGS { PING_AFTER } else { MEASURE_EVERY };
+        self.pinged = Some(now);
+        self.ping_at = now + measure;
         Some(Due::Ping(number))
     }
 
     /// After silence, or when the last ping is long ago; never twice within [`PING_AFTER`].
     fn ping_due(&self) -> Duration {
-        let last = self.ping_at.saturating_sub(MEASURE_EVERY);
-        let silent = (self.heard + PING_AFTER).max(last + PING_AFTER);
-        self.ping_at.min(silent)
+        let again = self.pinged.map_or(Duration::ZERO, |it| it + PING_AFTER);
+        self.ping_at.min(self.heard + PING_AFTER).max(again)
     }
 }
 
@@ -144,7 +155,7 @@ mod tests {
         assert_eq!(drive(&mut liveness), (ms(2000), Due::Ping(3)));
         assert_eq!(drive(&mut liveness), (ms(3000), Due::Ping(4)));
         assert_eq!(drive(&mut liveness), (ms(4000), Due::Ping(5)));
-        assert_eq!(drive(&mut liveness), (ms(5000), Due::Dead));
+        assert_eq!(drive(&mut liveness), (ms(4500), Due::Dead));
     }
 
     #[test]
@@ -152,7 +163,7 @@ mod tests {
         let mut liveness = Liveness::new(ms(0));
         assert_eq!(drive(&mut liveness), (ms(0), Due::Ping(1)));
         liveness.received(ms(900));
-        assert_eq!(drive(&mut liveness), (ms(1900), Due::Ping(2)));
+        assert_eq!(drive(&mut liveness), (ms(1000), Due::Ping(2)));
         liveness.received(ms(2500));
         // What is heard late does not turn time back.
         liveness.received(ms(100));
@@ -160,24 +171,26 @@ mod tests {
         while last.1 != Due::Dead {
             last = drive(&mut liveness);
         }
-        assert_eq!(last.0, ms(7500));
+        assert_eq!(last.0, ms(7000));
     }
 
     #[test]
     fn a_busy_side_is_pinged_only_to_measure() {
         let mut liveness = Liveness::new(ms(0));
-        assert_eq!(liveness.handle_timeout(ms(0)), Some(Due::Ping(1)));
-        for at in (0..5000).step_by(100) {
+        let mut pings = Vec::new();
+        for at in (0..20_000).step_by(100) {
             liveness.received(ms(at));
-            assert_eq!(liveness.handle_timeout(ms(at)), None, "at {at}");
+            while let Some(due) = liveness.handle_timeout(ms(at)) {
+                pings.push((at, due));
+            }
         }
-        liveness.received(ms(5000));
-        assert_eq!(liveness.handle_timeout(ms(5000)), Some(Due::Ping(2)));
-        assert_eq!(liveness.handle_timeout(ms(5000)), None);
+        let expected =
+            [(0, 1), (1000, 2), (2000, 3), (3000, 4), (8000, 5), (13_000, 6), (18_000, 7)];
+        assert_eq!(pings, expected.map(|(at, number)| (at, Due::Ping(number))));
     }
 
     #[test]
-    fn round_trips_are_measured_and_smoothed() {
+    fn the_shortest_of_the_last_round_trips_counts() {
         let mut liveness = Liveness::new(ms(0));
         assert_eq!(liveness.handle_timeout(ms(0)), Some(Due::Ping(1)));
         assert_eq!(liveness.handle_timeout(ms(1000)), Some(Due::Ping(2)));
@@ -185,20 +198,40 @@ mod tests {
         assert_eq!(liveness.round_trip(), None);
         assert_eq!(liveness.handle_pong(2, ms(1080)), Some(ms(80)));
         assert_eq!(liveness.handle_pong(1, ms(1081)), None, "older than one that was answered");
-        assert_eq!(liveness.handle_timeout(ms(2081)), Some(Due::Ping(3)));
-        assert_eq!(liveness.handle_pong(3, ms(2081)), Some(ms(0)));
-        assert_eq!(liveness.round_trip(), Some(ms(70)));
+        for (number, took, expected) in
+            [(3, 9, 9), (4, 40, 9), (5, 30, 9), (6, 50, 9), (7, 60, 30), (8, 70, 30)]
+        {
+            let due = liveness.poll_timeout();
+            assert_eq!(liveness.handle_timeout(due), Some(Due::Ping(number)));
+            assert_eq!(liveness.handle_pong(number, due + ms(took)), Some(ms(took)));
+            assert_eq!(liveness.round_trip(), Some(ms(expected)), "after {number}");
+        }
     }
 
     #[test]
     fn a_side_becomes_doubtful_before_it_is_dead() {
+        let fast = Some(ms(10));
+        assert!(!is_doubtful(ms(1250), fast));
+        assert!(is_doubtful(ms(1251), fast));
+        assert!(!is_doubtful(ms(1600), Some(ms(300))));
+        assert!(is_doubtful(ms(1601), Some(ms(300))));
+        assert!(is_doubtful(ms(2001), None));
+    }
+
+    #[test]
+    fn whoever_has_reason_to_doubt_asks_at_once_but_not_again_and_again() {
         let mut liveness = Liveness::new(ms(0));
-        assert_eq!(liveness.handle_timeout(ms(0)), Some(Due::Ping(1)));
-        assert_eq!(liveness.handle_pong(1, ms(10)), Some(ms(10)));
-        assert!(!liveness.is_doubtful(ms(1260)));
-        assert!(liveness.is_doubtful(ms(1261)));
-        liveness.received(ms(1270));
-        assert!(!liveness.is_doubtful(ms(1271)));
+        for number in 1..=4 {
+            let due = liveness.poll_timeout();
+            liveness.received(due);
+            assert_eq!(liveness.handle_timeout(due), Some(Due::Ping(number)));
+        }
+        liveness.received(ms(4500));
+        assert_eq!(liveness.handle_timeout(ms(4500)), None);
+        liveness.ask(ms(4500));
+        assert_eq!(drive(&mut liveness), (ms(4500), Due::Ping(5)));
+        liveness.ask(ms(4600));
+        assert_eq!(drive(&mut liveness), (ms(5500), Due::Ping(6)));
     }
 
     #[test]
@@ -213,7 +246,7 @@ mod tests {
         assert_eq!(liveness.handle_timeout(ms(0)), Some(Due::Ping(1)));
         assert_eq!(liveness.handle_timeout(ms(60_000)), Some(Due::Ping(2)));
         liveness.received(ms(60_001));
-        assert_eq!(drive(&mut liveness), (ms(61_001), Due::Ping(3)));
+        assert_eq!(drive(&mut liveness), (ms(61_000), Due::Ping(3)));
     }
 
     /// Jumps to the next deadline and returns it with what is due then.

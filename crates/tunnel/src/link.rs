@@ -41,6 +41,11 @@ pub trait Link: fmt::Debug + Send + Sync {
     /// answer that comes later is met with a reset.
     fn open(&self, open: Open) -> BoxFuture<'_, Result<Box<dyn Flow>, OpenError>>;
 
+    /// Whether a flow can be opened at once. Otherwise it waits for a connection to be dialled.
+    fn is_ready(&self) -> bool {
+        true
+    }
+
     /// What the carrier has measured.
     fn measured(&self) -> Measured;
 

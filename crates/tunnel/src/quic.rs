@@ -18,6 +18,7 @@ mod setup;
 pub(crate) mod stage;
 #[cfg(test)]
 mod tests;
+mod unread;
 
 pub(crate) use accept::accept;
 pub use dial::dial;

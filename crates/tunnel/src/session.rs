@@ -4,6 +4,7 @@
 mod channel;
 mod control;
 mod ended;
+mod status;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,8 +17,9 @@ use crate::peer::Identity;
 
 pub(crate) use channel::Channel;
 pub(crate) use control::Prepared;
-pub use control::{Control, Message, Outbox, Signal, Status};
+pub use control::{Control, Message, Outbox, Signal};
 pub use ended::Ended;
+pub use status::Status;
 
 /// The gateway's end of a session.
 ///

@@ -14,6 +14,7 @@ use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, sleep_until};
 use tunnel::link::DatagramFlow;
+use tunnel_proto::choice::Failure;
 use tunnel_proto::flow_table::UNANSWERED;
 use tunnel_proto::message::{Open, Protocol, Route};
 
@@ -154,7 +155,10 @@ impl Flows {
         let began = Instant::now();
         // Much memory, and gone by the time that the flow waits for datagrams.
         let opening = opening::open(&listener.cluster, &open, listener.house.hold());
-        let opened = Box::pin(opening).await;
+        let opened = tokio::select! {
+            opened = Box::pin(opening) => opened,
+            () = listener.until_withdrawn() => Err(Failure::NoLink),
+        };
         self.opening.fetch_sub(1, Ordering::Relaxed);
         match opened {
             Ok(opened) => {
@@ -168,6 +172,7 @@ impl Flows {
                     () = self.send_back(&flow, &*datagrams, key.visitor, way) => {}
                     () = self.idle(&flow) => {}
                     () = listener.cluster.until_cut() => {}
+                    () = listener.until_withdrawn() => {}
                 }
                 drop(counted);
             }

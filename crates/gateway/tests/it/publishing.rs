@@ -99,9 +99,64 @@ fn a_new_wish_touches_only_what_it_changes() -> anyhow::Result<()> {
     assert!(matches!(closed, Outcome::Refused(_)), "{closed}");
     assert!(flow.ask(Duration::from_secs(3))?.answer().is_some(), "an open flow goes on");
     // An older wish, of an agent that is behind, changes nothing.
-    agent.publish(1, Vec::new(), &backends);
+    let behind = place.agent("behind")?;
+    behind.publish(1, Vec::new(), &backends);
+    behind.wait_for_report("it was heard", |it| it.sessions.len() == 2)?;
     place.wait_for("203.0.113.1:82", Tcp, "blog")?;
-    Ok(())
+    // The cluster was set back to where it was before: the one who knew better says so.
+    agent.publish(1, vec![port(81, "blog")], &backends);
+    place.wait_for("203.0.113.1:81", Tcp, "blog")
+}
+
+#[test]
+fn an_older_wish_counts_when_the_agent_that_knew_better_has_left() -> anyhow::Result<()> {
+    let Some(place) = Place::new("set-back")? else { return Ok(()) };
+    let running = place.start()?;
+    let gone = place.agent("gone")?;
+    let blog = place.home.serve("blog", "127.0.0.1:0".parse()?, Tcp)?;
+    let backends = [("blog", blog.address())];
+    gone.publish(9, vec![port(80, "blog")], &backends);
+    place.wait_for("203.0.113.1:80", Tcp, "blog")?;
+    let here = place.agent("here")?;
+    here.publish(5, vec![port(81, "blog")], &backends);
+    let report = here.wait_for_report("both are there", |it| it.sessions.len() == 2)?;
+    assert_eq!(report.revision, 9);
+    drop(gone);
+    let report = here.wait_for_report("one has left", |it| it.sessions.len() == 1)?;
+    assert_eq!(report.revision, 9, "what it wished stays in force");
+    here.publish(6, vec![port(82, "blog")], &backends);
+    place.wait_for("203.0.113.1:82", Tcp, "blog")?;
+    // A restart knows the wish, and nobody who stands for it.
+    drop(here);
+    drop(running);
+    let _running = place.start()?;
+    let late = place.agent("late")?;
+    late.publish(4, vec![port(83, "blog")], &backends);
+    place.wait_for("203.0.113.1:83", Tcp, "blog")
+}
+
+#[test]
+fn a_udp_port_that_was_withdrawn_can_be_had_again_at_once() -> anyhow::Result<()> {
+    let Some(place) = Place::new("udp-again")? else { return Ok(()) };
+    let _running = place.start()?;
+    let agent = place.agent("a")?;
+    let dns = place.home.serve("dns", "127.0.0.1:0".parse()?, Udp)?;
+    let backends = [("dns", dns.address())];
+    agent.publish(1, vec![udp_port(53, "dns")], &backends);
+    place.wait_for("203.0.113.1:53", Udp, "dns")?;
+    let (flow, outcome) = place.visitor.flow(Probe::new("203.0.113.1:53".parse()?, Udp))?;
+    assert!(flow.is_some(), "{outcome}");
+    agent.publish(2, Vec::new(), &backends);
+    agent.wait_for_report("it is withdrawn", |it| it.revision == 2 && it.ports.is_empty())?;
+    let bound = || place.gateway.run("ss", &["-Hlun", "sport = :53"]);
+    testkit::wait::until_ok("the socket is closed", Duration::from_secs(3), || {
+        Ok(bound()?.is_empty().then_some(()))
+    })?;
+    agent.publish(3, vec![udp_port(53, "dns")], &backends);
+    agent.wait_for_report("it listens", |report| {
+        report.revision == 3 && report.ports.iter().all(|it| it.state == PortState::Listening)
+    })?;
+    place.wait_for("203.0.113.1:53", Udp, "dns")
 }
 
 #[test]

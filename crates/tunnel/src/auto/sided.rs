@@ -142,6 +142,12 @@ impl Link for Sided {
         })
     }
 
+    fn is_ready(&self) -> bool {
+        let state = self.state();
+        let by_quic = state.bytes.serving() == Which::Other;
+        (by_quic && state.quic.as_ref().is_some_and(|it| it.is_up())) || self.tls.is_ready()
+    }
+
     fn measured(&self) -> Measured {
         let tls = self.tls.measured();
         let Some(quic) = self.state().quic.as_ref().map(|it| it.measured()) else { return tls };

@@ -9,6 +9,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::code;
 use super::datagrams::Datagrams;
+use super::unread::UnreadFlows;
 use crate::session::{Ended, Status};
 
 /// How long an end that closes waits until what it said has arrived.
@@ -23,6 +24,7 @@ pub(super) struct Carried {
     pub(super) bytes: AtomicU64,
     flows: AtomicU64,
     none_left: Notify,
+    pub(super) unread: UnreadFlows,
     /// The session is this connection; else this one has joined it.
     is_session: bool,
 }
@@ -46,6 +48,7 @@ impl Carried {
             bytes: AtomicU64::new(0),
             flows: AtomicU64::new(0),
             none_left: Notify::new(),
+            unread: UnreadFlows::default(),
         });
         tokio::spawn(watch(Arc::clone(&carried), said));
         carried

@@ -9,8 +9,10 @@ use bytes::{Buf as _, Bytes};
 use quinn::{ReadError, RecvStream, SendStream, WriteError};
 use socket2::SockRef;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::carried::Carried;
+use super::unread::UNREAD_AFTER;
 use crate::link::{Ending, Meter};
 
 /// How many bytes are read at once from the plain side.
@@ -134,7 +136,7 @@ async fn pass_on(
         let mut written = match written {
             Ok(written) => written,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                plain.writable().await.map_err(|_| Ending::PlainReset)?;
+                until_writable(plain, carried).await?;
                 continue;
             }
             Err(_) => return Err(Ending::PlainReset),
@@ -151,6 +153,26 @@ async fn pass_on(
             }
         }
     }
+}
+
+/// Waits until the plain side takes more. One that does not for long counts as unread meanwhile.
+async fn until_writable(plain: &TcpStream, carried: &Carried) -> Result<(), Ending> {
+    let writable = plain.writable();
+    tokio::pin!(writable);
+    let writable = match timeout(UNREAD_AFTER, &mut writable).await {
+        Ok(writable) => writable,
+        Err(_) => {
+            let unread = carried.unread.note(&carried.connection);
+            tokio::select! {
+                writable = writable => writable,
+                () = unread.until_broken_off() => {
+                    tracing::info!("a flow that nobody reads is broken off: there are too many");
+                    return Err(Ending::PlainReset);
+                }
+            }
+        }
+    };
+    writable.map_err(|_| Ending::PlainReset)
 }
 
 fn unwritten(error: &WriteError) -> Ending {

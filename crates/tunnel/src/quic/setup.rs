@@ -14,12 +14,13 @@ use socket2::SockRef;
 
 use crate::trust::alpn;
 
-/// What one flow may have on the way or unread: 1 Gbit/s over 100 ms, and a bit.
-const STREAM_WINDOW: u32 = 13 << 20;
+/// What one flow may have on the way or unread: 300 Mbit/s over 100 ms. Flows of bytes go over TLS
+/// where that is possible, and there the kernel keeps what nobody reads; here it is our memory.
+pub(super) const STREAM_WINDOW: u32 = 4 << 20;
 
-/// What all flows of a connection may have unread. Flows that nobody reads hold some of it, each
-/// at most [`STREAM_WINDOW`]; the others go on with the rest.
-const CONNECTION_WINDOW: u32 = 256 << 20;
+/// What all flows of a connection may have on the way or unread, but for those that nobody reads:
+/// see [`super::unread`].
+pub(super) const CONNECTION_WINDOW: u32 = 32 << 20;
 
 /// What a connection may have sent and not acknowledged.
 const SEND_WINDOW: u64 = 26 << 20;

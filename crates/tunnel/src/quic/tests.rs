@@ -7,10 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tunnel_proto::message::{Protocol, Refused, RefusedReason};
 
 use super::stage::{Authority, Cut, Stage, exchange, next, open, pair, soon};
+use super::unread;
 use crate::dialler::DialError;
 use crate::link::{Ending, Flow, Meter, OpenError};
 use crate::session::{AgentSession, Ended, GatewaySession};
@@ -172,6 +174,38 @@ async fn a_reader_that_does_not_read_holds_up_no_other() {
     assert!(!writer.is_finished(), "the stuck one is still stuck");
     writer.abort();
     drop(stuck);
+}
+
+#[tokio::test]
+async fn many_readers_that_do_not_read_hold_up_no_other_and_are_not_too_many() {
+    let mut stage = Stage::new().await;
+    let (gateway, mut agent) = stage.session().await;
+    let (mut stuck, mut ends, mut writers) = (Vec::new(), Vec::new(), JoinSet::new());
+    for _ in 0..unread::MOST + 3 {
+        let (visitor, mut writes, end, _) = relayed(&gateway, &mut agent).await;
+        stuck.push(visitor);
+        ends.push(end);
+        writers.spawn(async move {
+            let block = vec![0; 1 << 20];
+            while writes.write_all(&block).await.is_ok() {}
+        });
+    }
+    soon(async {
+        while ends.iter().filter(|it| it.is_finished()).count() < 3 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    let (mut visitor, mut backend, ..) = relayed(&gateway, &mut agent).await;
+    let served = async {
+        let mut came = Vec::new();
+        backend.read_to_end(&mut came).await.expect("the question");
+        backend.write_all(&vec![9; 10 << 20]).await.expect("the answer");
+        drop(backend);
+    };
+    let (answer, ()) = soon(async { tokio::join!(exchange(&mut visitor, b"?"), served) }).await;
+    assert_eq!(answer.len(), 10 << 20);
+    assert_eq!(ends.iter().filter(|it| it.is_finished()).count(), 3, "the others stay");
 }
 
 /// Packets are dropped and nobody says a word: both ends find out, and within six seconds.

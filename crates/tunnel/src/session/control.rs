@@ -2,20 +2,17 @@
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use minicbor::{Decode, Encode};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
+use tokio::sync::mpsc;
 use tunnel_proto::liveness::{DEAD_AFTER, Due, Liveness};
 use tunnel_proto::message::{ToAgent, ToGateway};
 
-use super::Ended;
 use super::channel::{Channel, Receiving, Sending};
+use super::{Ended, Status};
 
 /// Messages that may wait for whoever takes them, in either direction.
 const WAITING: usize = 1024;
@@ -214,96 +211,6 @@ impl<M> fmt::Debug for Outbox<M> {
     }
 }
 
-/// How a session does. Clones tell of the same session.
-#[derive(Clone)]
-pub struct Status(Arc<Inner>);
-
-struct Inner {
-    began: Instant,
-    ended: watch::Sender<Option<Ended>>,
-    /// Bytes came, on whichever connection of the session.
-    heard: AtomicBool,
-    /// In nanoseconds; 0 before the first is measured.
-    round_trip: AtomicU64,
-    doubtful: AtomicBool,
-}
-
-impl Status {
-    pub(crate) fn new() -> Self {
-        Self(Arc::new(Inner {
-            began: Instant::now(),
-            ended: watch::Sender::new(None),
-            heard: AtomicBool::new(false),
-            round_trip: AtomicU64::new(0),
-            doubtful: AtomicBool::new(false),
-        }))
-    }
-
-    /// When the session began.
-    #[must_use]
-    pub fn began(&self) -> Instant {
-        self.0.began
-    }
-
-    /// The smoothed round-trip time of messages, if one is known.
-    #[must_use]
-    pub fn round_trip(&self) -> Option<Duration> {
-        let nanoseconds = self.0.round_trip.load(Ordering::Relaxed);
-        (nanoseconds > 0).then(|| Duration::from_nanos(nanoseconds))
-    }
-
-    /// Whether nothing was heard for so long that new flows should rather go elsewhere.
-    #[must_use]
-    pub fn is_doubtful(&self) -> bool {
-        self.0.doubtful.load(Ordering::Relaxed)
-    }
-
-    /// Why the session has ended, if it has.
-    #[must_use]
-    pub fn ended(&self) -> Option<Ended> {
-        self.0.ended.borrow().clone()
-    }
-
-    /// Waits until the session has ended.
-    pub async fn until_ended(&self) -> Ended {
-        let mut ended = self.0.ended.subscribe();
-        match ended.wait_for(Option::is_some).await {
-            Ok(ended) => ended.clone().unwrap_or(Ended::Here),
-            // The sender lives as long as this value.
-            Err(_) => Ended::Here,
-        }
-    }
-
-    /// Ends the session, unless it has ended already: messages that were queued before are still
-    /// sent, then everything is closed.
-    pub fn end(&self, why: Ended) {
-        self.0.ended.send_if_modified(|ended| {
-            let first = ended.is_none();
-            if first {
-                *ended = Some(why);
-            }
-            first
-        });
-    }
-
-    /// Bytes came from the other end on a connection of this session.
-    pub(crate) fn heard(&self) {
-        // A store costs less when others only read.
-        if !self.0.heard.load(Ordering::Relaxed) {
-            self.0.heard.store(true, Ordering::Relaxed);
-        }
-    }
-}
-
-impl fmt::Debug for Status {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Status")
-            .field("round_trip", &self.round_trip())
-            .field("ended", &self.ended())
-            .finish_non_exhaustive()
-    }
-}
-
 /// Where messages go that came.
 struct Inbox<In, F> {
     inbox: mpsc::Sender<In>,
@@ -407,12 +314,10 @@ async fn keep_alive<Out: Message>(
     mut answered: mpsc::UnboundedReceiver<u64>,
 ) -> Ended {
     let mut liveness = Liveness::new(Duration::ZERO);
-    let now = || status.0.began.elapsed();
     loop {
-        if status.0.heard.swap(false, Ordering::Relaxed) {
-            liveness.received(now());
-        }
-        while let Some(due) = liveness.handle_timeout(now()) {
+        // Bytes on every connection of the session count.
+        liveness.received(status.last_heard());
+        while let Some(due) = liveness.handle_timeout(status.age()) {
             match due {
                 Due::Ping(number) => {
                     if let Err(ended) = outbox.send(Out::ping(number)) {
@@ -422,25 +327,18 @@ async fn keep_alive<Out: Message>(
                 Due::Dead => return Ended::Silent(DEAD_AFTER),
             }
         }
-        let at = now();
-        status.0.doubtful.store(liveness.is_doubtful(at), Ordering::Relaxed);
-        // Bytes on other connections leave a mark only; look at it often enough.
-        let next = liveness.poll_timeout().min(at + LOOK_EVERY);
         tokio::select! {
-            () = tokio::time::sleep_until(status.0.began + next) => {}
+            () = tokio::time::sleep_until(status.began() + liveness.poll_timeout()) => {}
+            () = status.until_doubted() => liveness.ask(status.age()),
             Some(number) = answered.recv() => {
-                liveness.handle_pong(number, now());
+                liveness.handle_pong(number, status.age());
                 if let Some(round_trip) = liveness.round_trip() {
-                    let nanoseconds = u64::try_from(round_trip.as_nanos()).unwrap_or(u64::MAX);
-                    status.0.round_trip.store(nanoseconds.max(1), Ordering::Relaxed);
+                    status.measured(round_trip);
                 }
             }
         }
     }
 }
-
-/// How often marks of bytes on other connections are looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 fn broken(error: &io::Error) -> Ended {
     if error.kind() == io::ErrorKind::InvalidData {

@@ -370,6 +370,18 @@ impl Connection {
     }
 }
 
+/// Where the session has ended because nothing was heard, an orderly end would wait behind what was
+/// never acknowledged: a reset goes out at once, and passes where only the other direction is dead.
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let ended = self.status.as_ref().and_then(Status::ended);
+        if ended.is_some_and(|it| it.is_silence()) {
+            // Fails only where it is broken already.
+            let _broken = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+}
+
 /// Which side of a flow broke.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Broken {

@@ -29,14 +29,20 @@ pub(super) enum Shaken {
 
 impl Handshake {
     pub(super) fn client(
-        config: &ClientConfig,
+        config: &Arc<ClientConfig>,
         name: ServerName<'static>,
         alpn: &[u8],
     ) -> io::Result<Self> {
-        let mut config = config.clone();
-        config.enable_secret_extraction = true;
+        // A connection keeps its configuration: one that all share takes no memory.
+        let config = if config.enable_secret_extraction {
+            Arc::clone(config)
+        } else {
+            let mut config = ClientConfig::clone(config);
+            config.enable_secret_extraction = true;
+            Arc::new(config)
+        };
         let alpn = vec![alpn.to_vec()];
-        let connection = UnbufferedClientConnection::new_with_alpn(Arc::new(config), name, alpn);
+        let connection = UnbufferedClientConnection::new_with_alpn(config, name, alpn);
         Ok(Self::Client(Box::new(connection.map_err(nonsense)?)))
     }
 

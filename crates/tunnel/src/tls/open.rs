@@ -47,12 +47,21 @@ impl Link for TlsLink {
                         Arc::clone(&self.pool).welcome(connection);
                         return Err(OpenError::Refused(refused));
                     }
-                    // It broke while it was idle, most likely: the flow has not begun.
-                    Err(error) => tracing::debug!(%error, "a flow connection broke"),
+                    // It broke while it was idle, most likely: the flow has not begun. Others may
+                    // have broken with it, and the session's end may be on its way.
+                    Err(error) => {
+                        tracing::debug!(%error, "a flow connection broke");
+                        status.doubt();
+                        self.pool.look_at_idle();
+                    }
                 }
             }
             Err(OpenError::NoneReady)
         })
+    }
+
+    fn is_ready(&self) -> bool {
+        self.pool.has_idle()
     }
 
     fn measured(&self) -> Measured {

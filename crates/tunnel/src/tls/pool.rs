@@ -103,6 +103,18 @@ impl Pool {
         Arc::clone(self).welcome(connection);
     }
 
+    /// Whether a connection is ready.
+    pub(super) fn has_idle(&self) -> bool {
+        !self.lock().idle.is_empty()
+    }
+
+    /// Lets go of idle connections that have broken.
+    pub(super) fn look_at_idle(&self) {
+        let mut state = self.lock();
+        state.idle.retain_mut(Idle::is_alive);
+        state.fewest = state.fewest.min(state.idle.len());
+    }
+
     fn give(&self, mut connection: Connection) {
         if self.shared.status.ended().is_some() {
             return;

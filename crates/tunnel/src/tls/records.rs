@@ -223,8 +223,8 @@ impl Records {
 struct Protection {
     secrets: ConnectionTrafficSecrets,
     sequence: u64,
-    /// The key made ready for use, which takes much more memory.
-    ready: Option<LessSafeKey>,
+    /// The key made ready for use, which takes much more memory; so it has its own.
+    ready: Option<Box<LessSafeKey>>,
 }
 
 impl Protection {
@@ -247,7 +247,8 @@ impl Protection {
             None => {
                 // As long as the algorithm wants it: the library keeps all keys in one size.
                 let key = key.as_ref().get(..algorithm.key_len()).unwrap_or_default();
-                LessSafeKey::new(UnboundKey::new(algorithm, key).map_err(|_| broken_key())?)
+                let key = UnboundKey::new(algorithm, key).map_err(|_| broken_key())?;
+                Box::new(LessSafeKey::new(key))
             }
         };
         Ok((self.ready.insert(ready), nonce))
