@@ -13,7 +13,10 @@ use tunnel::trust::{
 use tunnel_proto::backoff::Backoff;
 
 /// How often the authority is read again, so that a new one counts soon.
-const AGAIN: Duration = Duration::from_secs(60);
+const AGAIN: Duration = Duration::from_secs(30);
+
+/// The same where nobody else has to be asked.
+const AGAIN_HERE: Duration = Duration::from_secs(5);
 
 /// Where the authority is.
 #[derive(Clone)]
@@ -88,15 +91,23 @@ pub(crate) async fn keep(
     let names = held.identity().to_string();
     tracing::info!(identity = names, "has a certificate");
     let _before = trust.send_replace(Ok(Arc::clone(&held)));
+    let again = match source {
+        AuthoritySource::Directory(_) => AGAIN_HERE,
+        AuthoritySource::Secret(_) => AGAIN,
+    };
     loop {
-        sleep(AGAIN).await;
+        sleep(again).await;
         match read(&source, cluster.as_deref()).await {
             Ok(authorities) => signer.replace(authorities),
             // What was read before is still good.
             Err(error) => tracing::debug!(%error, "the authority cannot be read"),
         }
         match held.refresh(SystemTime::now()).await {
-            Ok(true) => tracing::info!("the cluster's authorities have changed"),
+            Ok(true) => {
+                tracing::info!("the cluster's authorities have changed");
+                // The same value, but news for sessions: they tell their gateways.
+                let _before = trust.send_replace(Ok(Arc::clone(&held)));
+            }
             Ok(false) => {}
             Err(error) => tracing::warn!(%error, "the certificate cannot be renewed"),
         }

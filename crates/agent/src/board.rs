@@ -9,9 +9,9 @@ use jiff::Timestamp;
 use planner::publish::{GatewayObserved, Reachability};
 use tokio::sync::watch;
 use tunnel::link::{Carrier, Meter};
-use tunnel_proto::message::{PortReport, PortState, Protocol, Reached, Report};
+use tunnel_proto::message::{PortReport, PortState, Reached, Report};
 
-use crate::status::{GatewayStatus, PortStatus};
+use crate::status::{GatewayStatus, PortStatus, place, protocol};
 
 /// What is known of every gateway.
 #[derive(Debug)]
@@ -191,10 +191,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn port_status(port: &PortReport) -> PortStatus {
-    let address = match port.address {
-        Some(address) => std::net::SocketAddr::new(address, port.port).to_string(),
-        None => format!("*:{}", port.port),
-    };
     let state = match &port.state {
         PortState::Listening => "listening".to_owned(),
         PortState::NotGranted(why) => format!("not granted: {why}"),
@@ -202,21 +198,15 @@ fn port_status(port: &PortReport) -> PortStatus {
         PortState::Failed(why) => format!("failed: {why}"),
     };
     PortStatus {
-        address,
+        address: place(port.address, port.port),
         protocol: protocol(port.protocol).to_owned(),
+        owner: None,
         state,
         open: port.open,
         total: port.total,
         received: port.received,
         sent: port.sent,
         failed: port.failed,
-    }
-}
-
-fn protocol(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
     }
 }
 
@@ -253,7 +243,7 @@ fn reachability(report: &Report) -> Option<Reachability> {
 
 #[cfg(test)]
 mod tests {
-    use tunnel_proto::message::Probed;
+    use tunnel_proto::message::{Probed, Protocol};
 
     use super::*;
 

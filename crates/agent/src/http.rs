@@ -38,11 +38,12 @@ impl Pages {
         let published = Arc::clone(&self.published.borrow());
         let known = self.board.statuses();
         // Every gateway that is declared is shown, dialled already or not.
-        let gateways = published
-            .gateways
-            .keys()
-            .map(|name| (name.clone(), known.get(name).cloned().unwrap_or_default()));
         let publication = &published.publication;
+        let gateways = published.gateways.keys().map(|name| {
+            let mut gateway = known.get(name).cloned().unwrap_or_default();
+            gateway.name_owners(publication.gateways.get(name).map_or(&[], Vec::as_slice));
+            (name.clone(), gateway)
+        });
         Snapshot {
             version: env!("CARGO_PKG_VERSION"),
             agent: self.agent.clone(),

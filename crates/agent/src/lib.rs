@@ -17,6 +17,7 @@ mod link;
 mod metrics;
 mod publication;
 mod run;
+mod sightings;
 pub mod status;
 mod statuses;
 pub mod transparent;

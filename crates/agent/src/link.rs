@@ -1,6 +1,7 @@
 //! The link to one gateway: dialled for ever, told what to publish, and its visitors answered.
 
 mod dial;
+mod redemption;
 mod session;
 
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use api::edge_gateway::{Carrier, EdgeGatewaySettings};
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tunnel::auto::Auto;
-use tunnel::session::AgentSession;
+use tunnel::session::{AgentSession, Ended};
 use tunnel::trust::AgentTrust;
 use tunnel_proto::backoff::{Backoff, HEALTHY};
 
@@ -47,18 +48,22 @@ pub(crate) struct Shared {
     pub(crate) draining: watch::Receiver<bool>,
 }
 
-/// Numbers that grow with each session of an agent, also over restarts.
+/// Numbers that grow with each session of an agent, also over restarts: the time of the program's
+/// first session in milliseconds since 1970, and one more for each that follows. A program that
+/// was frozen, and replaced meanwhile by another one of the same name, stays older than that one
+/// for ever: it does not take the place back when it wakes up.
 #[derive(Debug, Default)]
 pub(crate) struct Epochs(AtomicU64);
 
 impl Epochs {
-    /// The next number: milliseconds since 1970, or one more than the last.
+    /// The next number.
     pub(crate) fn next(&self) -> u64 {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        let next = |last: u64| Some(now.max(last.saturating_add(1)));
-        let last = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
-        now.max(last.unwrap_or_default().saturating_add(1))
+        let next = |last: u64| if last == 0 { now } else { last.saturating_add(1) };
+        let update = |last| Some(next(last));
+        let last = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, update);
+        next(last.unwrap_or_default())
     }
 }
 
@@ -71,12 +76,19 @@ pub(crate) async fn keep(
     let mut backoff = Backoff::new();
     let mut trust = shared.trust.clone();
     let auto = Auto::new();
+    let mut replaced: Option<Instant> = None;
+    let mut yielded = None;
     loop {
         let now = Arc::clone(&settings.borrow_and_update());
         let begun = Instant::now();
+        // Who has given way comes back only when nobody else is there: with a newer epoch it would
+        // throw out its successor.
+        let epoch = yielded.unwrap_or_else(|| shared.epochs.next());
         let why = tokio::select! {
-            dialled = dial(&gateway, &now, &auto, &mut trust, &shared) => match dialled {
-                Ok(session) => serve(&gateway, session, &mut settings, &now, &auto, &shared).await,
+            dialled = dial(&gateway, &now, &auto, &mut trust, epoch, &shared) => match dialled {
+                Ok(session) => {
+                    serve(&gateway, session, epoch, &mut settings, &now, &auto, &shared).await
+                }
                 Err(why) => Over::Lost(why),
             },
             // Dialled anew, as the object says now.
@@ -87,7 +99,21 @@ pub(crate) async fn keep(
                 shared.metrics.reconnects.get_or_create(&label(&gateway)).inc();
                 tracing::warn!(gateway, why, "no link");
                 shared.board.lost(&gateway, &why);
+                // A session that lived was the only one of its name.
+                yielded = yielded.filter(|_| begun.elapsed() < HEALTHY);
                 let wait = backoff.wait(begun.elapsed(), rand::random());
+                tokio::select! {
+                    () = sleep(wait) => {}
+                    changed = differs(&mut settings, &now) => if !changed { return },
+                }
+            }
+            Over::Yielded => {
+                let why = "another agent of the same name has taken over";
+                if yielded.replace(epoch).is_none() {
+                    tracing::warn!(gateway, why, "no link");
+                }
+                shared.board.lost(&gateway, why);
+                let wait = backoff.wait(Duration::ZERO, rand::random());
                 tokio::select! {
                     () = sleep(wait) => {}
                     changed = differs(&mut settings, &now) => if !changed { return },
@@ -96,7 +122,8 @@ pub(crate) async fn keep(
             // The next program of the gateway listens already, or there is another way to it. Should
             // that be said again and again, it is dialled ever less often.
             Over::Replaced => {
-                if begun.elapsed() < HEALTHY {
+                yielded = None;
+                if replaced.replace(Instant::now()).is_some_and(|it| it.elapsed() < HEALTHY) {
                     sleep(backoff.wait(Duration::ZERO, rand::random())).await;
                 }
             }
@@ -109,6 +136,8 @@ pub(crate) async fn keep(
 enum Over {
     /// There is none, or it ended.
     Lost(String),
+    /// Another program with this agent's name has taken it over.
+    Yielded,
     /// It goes on with what it has, and another one is wanted.
     Replaced,
     /// The agent is going away.
@@ -120,6 +149,7 @@ async fn dial(
     settings: &EdgeGatewaySettings,
     auto: &Auto,
     trust: &mut watch::Receiver<Result<Arc<AgentTrust>, String>>,
+    epoch: u64,
     shared: &Shared,
 ) -> Result<AgentSession, String> {
     if let Carrier::Ssh(carrier) = &settings.carrier {
@@ -137,13 +167,14 @@ async fn dial(
             }
         }
     };
-    dial::dial(gateway, settings, auto, &held, shared).await
+    dial::dial(gateway, settings, auto, &held, epoch, shared).await
 }
 
 /// Serves a session until it ends or another one is wanted.
 async fn serve(
     gateway: &str,
     session: AgentSession,
+    epoch: u64,
     settings: &mut watch::Receiver<Arc<EdgeGatewaySettings>>,
     now: &EdgeGatewaySettings,
     auto: &Auto,
@@ -162,7 +193,11 @@ async fn serve(
     shared.metrics.link_up.get_or_create(&up).set(1);
     let running = Running::start(gateway, session, shared);
     let over = tokio::select! {
-        ended = running.ended() => Over::Lost(ended.to_string()),
+        ended = running.ended() => match ended {
+            // This process dials one session after another: a newer one is another program's.
+            Ended::Evicted { by } if by > epoch => Over::Yielded,
+            ended => Over::Lost(ended.to_string()),
+        },
         () = running.gateway_drains() => {
             tracing::info!(gateway, "the gateway is going away, dialling its successor");
             Over::Replaced
@@ -209,9 +244,6 @@ fn label(gateway: &str) -> GatewayLabel {
     GatewayLabel { gateway: gateway.to_owned() }
 }
 
-/// How long an old session goes on beside the new one.
-const LEAVING: Duration = Duration::from_secs(30);
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,6 +257,10 @@ mod tests {
             assert!(next > last, "{next} after {last}");
             last = next;
         }
+        // Whoever began long ago stays older than whoever begins now.
+        let frozen = Epochs(AtomicU64::new(1_000));
+        assert_eq!(frozen.next(), 1_001);
+        assert!(frozen.next() < Epochs::default().next());
         // A clock that was set back does not lead back.
         let epochs = Epochs(AtomicU64::new(u64::MAX - 2));
         assert_eq!(epochs.next(), u64::MAX - 1);

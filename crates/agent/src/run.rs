@@ -26,6 +26,7 @@ use crate::http::{self, Pages};
 use crate::link::{self, Epochs, Shared};
 use crate::metrics::Metrics;
 use crate::publication::{self, Published};
+use crate::sightings::{self, Others};
 use crate::statuses;
 
 /// The lease for which agents compete; the shipped Role names it.
@@ -59,6 +60,8 @@ pub struct Settings {
     pub drain: Duration,
     /// Whether agents elect one that writes statuses.
     pub leader_election: bool,
+    /// Whether Services may lead to programs on this machine (`portcullis.dev/target: host`).
+    pub host_targets: bool,
 }
 
 /// Where objects come from.
@@ -123,7 +126,10 @@ pub async fn run(
     let (hold, trust) = watch::channel(Err("the authority was not read yet".to_owned()));
     let (cluster, name) = (settings.cluster.clone(), settings.name.clone());
     tasks.spawn(authority::keep(settings.authority.clone(), cluster, name, hold));
-    let view = PublishView::new(SUPPORT);
+    let mut view = PublishView::new(SUPPORT);
+    if !settings.host_targets {
+        view.refuse_own_host();
+    }
     tasks.spawn(publication::run(source, view, publish, Arc::clone(&metrics)));
 
     let flows = Flows::new(published.clone(), settings.node.clone(), Arc::clone(&metrics));
@@ -139,13 +145,19 @@ pub async fn run(
         board: Arc::clone(&board),
         metrics: Arc::clone(&metrics),
         epochs: Epochs::default(),
-        client,
+        client: client.clone(),
         draining,
     });
     tasks.spawn(keep_links(published.clone(), shared));
     let (end, ending) = watch::channel(false);
     let leading = leadership.follow();
-    let teller = statuses::tell(published, board, leading, reporter, metrics, ending);
+    let several = client.filter(|_| settings.leader_election);
+    let others = Others::new(several.clone(), &settings.name);
+    let seen = several.map(|client| {
+        let (agent, board) = (settings.name.clone(), Arc::clone(&board));
+        tokio::spawn(sightings::tell(client, agent, board, ending.clone()))
+    });
+    let teller = statuses::tell(published, board, leading, reporter, metrics, others, ending);
     let teller = tokio::spawn(teller);
 
     shutdown.await;
@@ -157,6 +169,9 @@ pub async fn run(
     end.send_replace(true);
     // What statuses say of this agent's links is the next leader's to say.
     let _told_or_not = tokio::time::timeout(LAST_WORDS, teller).await;
+    if let Some(seen) = seen {
+        let _gone_or_not = tokio::time::timeout(LAST_WORDS, seen).await;
+    }
     flows.stop().await;
     tasks.shutdown().await;
     // Sessions that end here say so to their gateways in the background.

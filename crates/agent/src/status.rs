@@ -4,10 +4,12 @@
 //! each other.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
 use planner::finding::Finding;
 use serde::{Deserialize, Serialize};
+use tunnel_proto::message::{Protocol, PublishedPort};
 
 /// The whole state of an agent at one moment.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -98,6 +100,33 @@ pub struct GatewayStatus {
     pub ports: Vec<PortStatus>,
 }
 
+impl GatewayStatus {
+    /// Says of each port who asks for it.
+    pub(crate) fn name_owners(&mut self, asked: &[PublishedPort]) {
+        for port in &mut self.ports {
+            let asks = |it: &&PublishedPort| {
+                place(it.address, it.port) == port.address && port.protocol == protocol(it.protocol)
+            };
+            port.owner = asked.iter().find(asks).map(|it| it.owner.clone());
+        }
+    }
+}
+
+/// Where a port is, as in `203.0.113.7:443` or `*:443`.
+pub(crate) fn place(address: Option<IpAddr>, port: u16) -> String {
+    match address {
+        Some(address) => SocketAddr::new(address, port).to_string(),
+        None => format!("*:{port}"),
+    }
+}
+
+pub(crate) fn protocol(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+    }
+}
+
 /// A published port, as the gateway reports it.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -106,6 +135,9 @@ pub struct PortStatus {
     pub address: String,
     /// `tcp` or `udp`.
     pub protocol: String,
+    /// Who asked for it, as in `Service web/blog`; absent when nobody does any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
     /// `listening`, or what keeps it from that.
     pub state: String,
     /// Flows open now, through any agent.

@@ -8,7 +8,7 @@ use api::edge_gateway::EdgeGatewayStatus;
 use api::object::ObjectRef;
 use cluster::leader::Leading;
 use cluster::report::{PublishReport, PublishReporter};
-use planner::publish::{StatusPatch, statuses};
+use planner::publish::{GatewayObserved, StatusPatch, statuses};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -16,12 +16,16 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::board::Board;
 use crate::metrics::Metrics;
 use crate::publication::Published;
+use crate::sightings::Others;
 
 /// How long changes are gathered before they are told.
 const GATHER: Duration = Duration::from_millis(30);
 
 /// How often figures alone (bytes, flows, round-trip times) are told.
 const FIGURES: Duration = Duration::from_secs(30);
+
+/// How soon it is asked again what other agents see, while a link is missing here.
+const LOOK_AGAIN: Duration = Duration::from_secs(3);
 
 /// Tells for ever, while this agent leads.
 pub(crate) async fn tell(
@@ -30,6 +34,7 @@ pub(crate) async fn tell(
     mut leading: Leading,
     reporter: PublishReporter,
     metrics: Arc<Metrics>,
+    mut others: Others,
     mut ending: watch::Receiver<bool>,
 ) {
     let mut changes = board.changes();
@@ -39,9 +44,17 @@ pub(crate) async fn tell(
         metrics.leader.set(i64::from(is_leading));
         let now = Arc::clone(&published.borrow_and_update());
         changes.borrow_and_update();
-        let report = (is_leading && now.complete).then(|| report(&now, &board, &mut figures));
-        let again = figures.due();
-        reporter.publish(report);
+        let mut again = figures.due();
+        let mut told = None;
+        if is_leading && now.complete {
+            let (observed, soon) = others.complete(board.observed(), now.gateways.keys()).await;
+            told = Some(report(&now, &observed, &mut figures));
+            again = figures.due();
+            if soon {
+                again = again.min(Instant::now() + LOOK_AGAIN);
+            }
+        }
+        reporter.publish(told);
         if *ending.borrow() {
             break;
         }
@@ -57,8 +70,12 @@ pub(crate) async fn tell(
     reporter.finish(Duration::from_secs(2)).await;
 }
 
-fn report(now: &Published, board: &Board, figures: &mut Slow) -> PublishReport {
-    let patches = statuses(&now.publication, &board.observed());
+fn report(
+    now: &Published,
+    observed: &BTreeMap<String, GatewayObserved>,
+    figures: &mut Slow,
+) -> PublishReport {
+    let patches = statuses(&now.publication, observed);
     let statuses = patches.into_iter().map(|patch| {
         let object = patch.object();
         let status = spell(patch, figures);

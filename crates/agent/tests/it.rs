@@ -3,5 +3,8 @@
 
 mod it {
     mod cluster;
+    mod gateway;
+    mod links;
+    mod site;
     mod transparent;
 }

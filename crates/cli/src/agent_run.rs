@@ -1,7 +1,5 @@
 //! `portcullis agent`: starts the cluster side of tunnels, and says how it does.
 
-mod picture;
-
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,6 +15,7 @@ use crate::declared;
 use crate::ending::{Ending, Result, refused};
 use crate::logging::LogOptions;
 use crate::print;
+use crate::status::agent::Picture;
 use crate::status::fetch;
 
 /// Where an agent listens unless it is told otherwise.
@@ -104,6 +103,11 @@ struct RunArguments {
     #[arg(long)]
     no_leader_election: bool,
 
+    /// Let Services lead to programs on this machine's own 127.0.0.1 (portcullis.dev/target: host).
+    /// Whoever may annotate a Service can then publish whatever listens there
+    #[arg(long)]
+    allow_host_target: bool,
+
     #[command(flatten)]
     log: LogOptions,
 }
@@ -154,6 +158,7 @@ async fn start(arguments: &RunArguments) -> Result {
         listen: Some(arguments.listen),
         drain: arguments.drain,
         leader_election: !arguments.no_leader_election,
+        host_targets: arguments.allow_host_target,
     };
     agent::run(settings, stopped("visitors who are there may stay for a while")?).await?;
     Ok(Ending::Done)
@@ -166,7 +171,7 @@ async fn status(arguments: &StatusArguments, output: Output) -> Result {
     match output {
         Output::Json => print::document(&document)?,
         Output::Text => {
-            let picture: picture::Picture =
+            let picture: Picture =
                 serde_json::from_str(&document).context("what answered is no Portcullis agent")?;
             print::line(picture)?;
         }

@@ -5,6 +5,7 @@ mod it {
     mod cleaning;
     mod controlling;
     mod corpus;
+    mod declaring;
     mod epok;
     mod flags;
     mod gateways;

@@ -126,7 +126,9 @@ fn take(
         }
         ToGateway::Certificate(certificate) => {
             match inner.trust.install(cluster.name.as_str(), &certificate, system_clock()) {
-                Ok(()) => tracing::info!(cluster = %cluster.name, "certificate renewed"),
+                Ok(true) => tracing::info!(cluster = %cluster.name, "certificate or trust renewed"),
+                // Every session begins with what the agent trusts.
+                Ok(false) => {}
                 Err(error) => {
                     tracing::warn!(cluster = %cluster.name, %error, "a certificate is not taken");
                 }

@@ -11,7 +11,9 @@
 //!    side's name. A man in the middle has two sessions, so two exporters, and neither proof is
 //!    any good on the other one.
 //! 3. Gateway: `CertificateWanted`, with a request for a key that it has just made and that stays
-//!    with it. Agent: `Reveal`, the secret itself, and `Certificate`.
+//!    with it. The agent burns a use of the secret where the cluster keeps it, so that of several
+//!    agents and several machines no more get through than uses are left. Agent: `Reveal`, the
+//!    secret itself, and `Certificate`.
 //! 4. The gateway checks the secret by its hash, burns it on its disk, takes the certificate,
 //!    says `Drain`, and closes. Every later session is mutually authenticated by certificates.
 //!
@@ -57,6 +59,9 @@ pub enum AdoptionError {
     /// The secret that was revealed is not the one.
     #[error("the one-time secret is wrong, expired or already used")]
     Secret,
+    /// The cluster's side has no use of the secret left for this gateway.
+    #[error("the one-time secret cannot be used: {0}")]
+    Unredeemed(String),
     /// A message came that does not belong there.
     #[error("expected {expected}, but the other side sent something else")]
     Unexpected {

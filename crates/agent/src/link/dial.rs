@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use api::edge_gateway::{Carrier, EdgeGatewaySettings, SecretSource, SshCarrier};
+use api::edge_gateway::{Carrier, EdgeGatewaySettings, SshCarrier};
 use api::host::KeySource;
 use tunnel::adoption;
 use tunnel::auto::Auto;
@@ -10,11 +10,12 @@ use tunnel::dialler::{self, DialError, DiallerSettings, Endpoint};
 use tunnel::quic;
 use tunnel::session::AgentSession;
 use tunnel::ssh::{self, SshServer, Timing};
-use tunnel::trust::{AgentTrust, Identity, OneTimeSecret, Role, TrustError};
+use tunnel::trust::{AgentTrust, Identity, Role};
 
 use super::Shared;
+use super::redemption::Kept;
 
-/// Dials once.
+/// Dials once, for the session with this epoch.
 ///
 /// # Errors
 ///
@@ -24,10 +25,11 @@ pub(super) async fn dial(
     settings: &EdgeGatewaySettings,
     auto: &Auto,
     trust: &Arc<AgentTrust>,
+    epoch: u64,
     shared: &Shared,
 ) -> Result<AgentSession, String> {
     let dialler = dialler(gateway, settings, trust, shared)?;
-    let error = match session(&settings.carrier, auto, &dialler, shared).await {
+    let error = match session(&settings.carrier, auto, &dialler, epoch).await {
         Ok(session) => return Ok(session),
         Err(error) => error,
     };
@@ -42,15 +44,18 @@ pub(super) async fn dial(
                 .to_owned(),
         );
     };
-    let secret = one_time_secret(source, shared).await?;
+    let kept = Kept::read(source, shared).await?;
     let unproven = adoption::dial(&dialler.endpoints, trust, gateway).await;
     let adopted = match unproven {
-        Ok(unproven) => adoption::adopt(unproven, trust, secret).await,
+        Ok(unproven) => {
+            let burn = kept.burn(&shared.agent);
+            adoption::adopt(unproven, trust, kept.secret.clone(), burn).await
+        }
         Err(error) => Err(error),
     };
     adopted.map_err(|error| format!("the gateway cannot be adopted: {}", chain(&error)))?;
     tracing::info!(gateway, "adopted the gateway");
-    let session = session(&settings.carrier, auto, &dialler, shared).await;
+    let session = session(&settings.carrier, auto, &dialler, epoch).await;
     session.map_err(|error| chain(&error))
 }
 
@@ -128,24 +133,13 @@ async fn session(
     carrier: &Carrier,
     auto: &Auto,
     dialler: &DiallerSettings,
-    shared: &Shared,
+    epoch: u64,
 ) -> Result<AgentSession, DialError> {
-    let epoch = shared.epochs.next();
     match carrier {
         Carrier::Auto => auto.dial(dialler, epoch).await,
         Carrier::Quic => quic::dial(dialler, epoch).await,
         Carrier::Tls | Carrier::Ssh(_) => dialler::dial(dialler, epoch).await,
     }
-}
-
-async fn one_time_secret(source: &SecretSource, shared: &Shared) -> Result<OneTimeSecret, String> {
-    let text = match source {
-        SecretSource::File(file) => read_file("spec.adoption.secretFile", file.as_str()).await?,
-        SecretSource::Secret { namespace, name, key } => {
-            read_secret("spec.adoption.secretRef", [namespace, name, key], shared).await?
-        }
-    };
-    text.parse().map_err(|error: TrustError| format!("spec.adoption: {error}"))
 }
 
 async fn read_file(field: &str, path: &str) -> Result<String, String> {
@@ -166,7 +160,7 @@ async fn read_secret(
 }
 
 /// The error with its causes, none repeated.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

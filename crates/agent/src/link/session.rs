@@ -2,22 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use api::edge_gateway::{EdgeGatewaySettings, QuotaAction};
 use planner::publish::Backend;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tunnel::link::Carrier;
 use tunnel::session::{AgentSession, Ended, Status};
-use tunnel::trust::{Identity, LIFETIME};
+use tunnel::trust::AgentTrust;
 use tunnel_proto::message::{
-    Certificate, Desired, PublishedPort, QuotaAction as WishedAction, QuotaWish, Reach, Route,
-    Serving, ToAgent, ToGateway,
+    Desired, PublishedPort, QuotaAction as WishedAction, QuotaWish, Reach, Route, Serving, ToAgent,
+    ToGateway,
 };
 
-use super::{LEAVING, Shared};
+use super::Shared;
 use crate::board::Figures;
 use crate::flow::reach;
 use crate::metrics::GatewayLabel;
@@ -29,12 +30,26 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How long a gateway that has not taken our wish is left alone before it is told again.
 const AGAIN: Duration = Duration::from_secs(10);
 
+/// For how many looks no flow must be there until a session that was left ends: what was on its
+/// way has come by then.
+const EMPTY_LOOKS: u32 = 3;
+
 /// A session at work. Dropped, it ends.
 pub(super) struct Running {
     status: Status,
     drain: watch::Sender<bool>,
     gateway_drains: watch::Receiver<bool>,
+    activity: Arc<Activity>,
     task: Option<JoinHandle<()>>,
+}
+
+/// What one session does.
+#[derive(Debug, Default)]
+struct Activity {
+    /// Flows and probes that it has.
+    open: AtomicUsize,
+    /// Another session has taken its place: what the gateway is like, that one says.
+    left: AtomicBool,
 }
 
 impl Running {
@@ -42,14 +57,16 @@ impl Running {
         let status = session.control.status().clone();
         let (drain, draining) = watch::channel(false);
         let (drains, gateway_drains) = watch::channel(false);
+        let activity = Arc::new(Activity::default());
         let work = Work {
             gateway: gateway.to_owned(),
+            activity: Arc::clone(&activity),
             figures: shared.board.figures(gateway),
             shared: Arc::clone(shared),
             said: Said::default(),
         };
         let task = tokio::spawn(work.run(session, draining, drains));
-        Self { status, drain, gateway_drains, task: Some(task) }
+        Self { status, drain, gateway_drains, activity, task: Some(task) }
     }
 
     /// Waits until it has ended, and says why.
@@ -67,15 +84,24 @@ impl Running {
         self.drain.send_replace(true);
     }
 
-    /// Lets it go on for a while beside its successor, for the flows that it has.
+    /// Lets it go on beside its successor until the flows that it has are over, or it ends.
     pub(super) fn leave(mut self) {
-        if let Some(mut task) = self.task.take() {
-            tokio::spawn(async move {
-                if timeout(LEAVING, &mut task).await.is_err() {
-                    task.abort();
+        self.activity.left.store(true, Ordering::Relaxed);
+        let Some(mut task) = self.task.take() else { return };
+        let activity = Arc::clone(&self.activity);
+        tokio::spawn(async move {
+            let mut look = interval(LOOK);
+            let mut empty = 0;
+            while empty <= EMPTY_LOOKS {
+                tokio::select! {
+                    _ended = &mut task => return,
+                    _ = look.tick() => {}
                 }
-            });
-        }
+                let open = activity.open.load(Ordering::Relaxed);
+                empty = if open == 0 { empty + 1 } else { 0 };
+            }
+            task.abort();
+        });
     }
 }
 
@@ -89,6 +115,7 @@ impl Drop for Running {
 
 struct Work {
     gateway: String,
+    activity: Arc<Activity>,
     figures: Arc<Figures>,
     shared: Arc<Shared>,
     said: Said,
@@ -112,6 +139,8 @@ impl Work {
         let shared = Arc::clone(&self.shared);
         let mut published = shared.published.clone();
         published.mark_changed();
+        let mut trust = shared.trust.clone();
+        trust.mark_changed();
         let drain = until_true(draining);
         tokio::pin!(drain);
         let mut is_draining = false;
@@ -121,13 +150,29 @@ impl Work {
             tokio::select! {
                 incoming = session.flows.recv() => {
                     let Some(incoming) = incoming else { break };
-                    let meter = self.figures.meter(&incoming.open.backend);
+                    // A probe is no visitor.
+                    let visitors = u64::from(!incoming.open.probe);
+                    let meter = match incoming.open.probe {
+                        true => Arc::default(),
+                        false => self.figures.meter(&incoming.open.backend),
+                    };
                     let (shared, figures) = (Arc::clone(&shared), Arc::clone(&self.figures));
+                    let activity = Arc::clone(&self.activity);
                     tokio::spawn(async move {
-                        figures.flows.fetch_add(1, Ordering::Relaxed);
+                        activity.open.fetch_add(1, Ordering::Relaxed);
+                        figures.flows.fetch_add(visitors, Ordering::Relaxed);
                         shared.flows.answer(incoming, meter).await;
-                        figures.flows.fetch_sub(1, Ordering::Relaxed);
+                        figures.flows.fetch_sub(visitors, Ordering::Relaxed);
+                        activity.open.fetch_sub(1, Ordering::Relaxed);
                     });
+                }
+                Ok(()) = trust.changed() => {
+                    let held = trust.borrow_and_update().clone();
+                    if let Ok(held) = held
+                        && self.announce(&session, &held).is_err()
+                    {
+                        break;
+                    }
                 }
                 message = session.control.receive() => {
                     let Some(message) = message else { break };
@@ -148,7 +193,7 @@ impl Work {
                         break;
                     }
                 }
-                _ = look.tick() => {
+                _ = look.tick(), if !self.activity.left.load(Ordering::Relaxed) => {
                     let round_trip = session.control.status().round_trip();
                     shared.board.measured(&self.gateway, round_trip);
                     let label = GatewayLabel { gateway: self.gateway.clone() };
@@ -166,6 +211,7 @@ impl Work {
         drains: &watch::Sender<bool>,
     ) {
         match message {
+            ToAgent::Report(_) if self.activity.left.load(Ordering::Relaxed) => {}
             ToAgent::Report(report) => {
                 let behind = report.revision;
                 self.shared.board.report(&self.gateway, report);
@@ -229,20 +275,22 @@ impl Work {
         Ok(())
     }
 
+    /// Tells the gateway whom to trust: when the session begins, since the gateway may have missed
+    /// a change, and with every change.
+    fn announce(&self, session: &AgentSession, trust: &AgentTrust) -> Result<(), Ended> {
+        if session.carrier == Carrier::Ssh {
+            return Ok(());
+        }
+        session.control.send(ToGateway::Certificate(trust.announcement()))
+    }
+
     /// Has a certificate signed for the gateway: its key is its own, its name is the one that it
     /// has proved.
     async fn sign(&self, session: &AgentSession, request: Vec<u8>) {
         let held = self.shared.trust.borrow().clone();
         let Ok(trust) = held else { return };
-        let peer: Identity = session.peer.clone();
-        let signed = trust.signer().sign(request, peer, LIFETIME).await;
-        match signed {
-            Ok(issued) => {
-                let authorities = issued.authorities.iter().map(|it| it.as_ref().to_vec().into());
-                let certificate = Certificate {
-                    certificate: issued.certificate.as_ref().to_vec(),
-                    authorities: authorities.collect(),
-                };
+        match trust.certify(&session.peer, request).await {
+            Ok(certificate) => {
                 // The session's end is noticed elsewhere.
                 let _ended = session.control.send(ToGateway::Certificate(certificate));
                 tracing::info!(gateway = self.gateway, "renewed the gateway's certificate");

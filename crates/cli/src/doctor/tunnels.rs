@@ -215,6 +215,7 @@ mod tests {
         let port = |address: &str, state: &str, failed: u64| PortStatus {
             address: address.to_owned(),
             protocol: "tcp".to_owned(),
+            owner: None,
             state: state.to_owned(),
             open: 0,
             total: 9,

@@ -99,6 +99,9 @@ pub(crate) async fn run(arguments: &CreateArguments, output: Output) -> Result {
     let mut object = object(arguments);
     check(&object)?;
     let keeper = arguments.keeper.keeper().await?;
+    if let Keeper::Cluster(client) = &keeper {
+        objects::must_be_known(client).await?;
+    }
     let now = SystemTime::now();
     let authorities = keeper.load_or_create(arguments.cluster.as_deref()).await?;
     let expires = now + arguments.valid_for;

@@ -14,6 +14,10 @@ use crate::connection::ConnectionOptions;
 use crate::ending::{Ending, Result, refused};
 use crate::print;
 
+/// Most likely the kind is not there.
+pub(super) const UNKNOWN: &str =
+    "cannot list EdgeGateways; apply what `portcullis install agent` prints, then run this again";
+
 /// Which gateways.
 #[derive(Args, Debug)]
 pub(crate) struct ListArguments {
@@ -47,7 +51,7 @@ pub(crate) async fn run(arguments: &ListArguments, output: Output) -> Result {
         None => {
             let client = arguments.connection.client().await?;
             let gateways = Api::<EdgeGateway>::all(client).list(&ListParams::default()).await;
-            gateways.context("cannot list EdgeGateways")?.items
+            gateways.context(UNKNOWN)?.items
         }
     };
     let mut lines: Vec<_> = gateways.iter().map(line).collect();

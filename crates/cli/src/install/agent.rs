@@ -9,6 +9,7 @@ use crate::ending::Result;
 const CUSTOM_RESOURCE: &str =
     include_str!("../../../../deploy/crds/edgegateways.portcullis.dev.yaml");
 const PERMISSIONS: &str = include_str!("../../../../deploy/agent/rbac.yaml");
+const CERTIFICATES: &str = include_str!("../../../../deploy/agent/certificates.yaml");
 const DEPLOYMENT: &str = include_str!("../../../../deploy/agent/deployment.yaml");
 const HOST_NETWORK: &str = include_str!("../../../../deploy/agent/host-network.yaml");
 
@@ -24,9 +25,18 @@ pub(crate) struct AgentArguments {
     replicas: u8,
 
     /// One agent on each node, in the node's own network: for backends that see visitors' own
-    /// addresses, and for programs on the node itself
+    /// addresses, and with --allow-host-target for programs on the node itself
     #[arg(long)]
     host_network: bool,
+
+    /// Let Services lead to programs on the nodes' own 127.0.0.1 (portcullis.dev/target: host)
+    #[arg(long, requires = "host_network")]
+    allow_host_target: bool,
+
+    /// Let agents read certificates, for listeners that end TLS: allows to read every Secret of the
+    /// cluster
+    #[arg(long)]
+    certificates: bool,
 }
 
 /// Returns all manifests as one stream of documents.
@@ -37,9 +47,14 @@ pub(super) fn document(arguments: &AgentArguments) -> Result<Document> {
         let replicas = format!("replicas: {}\n", arguments.replicas);
         replace(DEPLOYMENT, "replicas: 2\n", &replicas)?
     };
-    let agents = replace(&agents, IMAGE, &arguments.image)?;
-    let parts = [CUSTOM_RESOURCE, PERMISSIONS, &agents];
-    let parts = parts.map(|it| it.trim_start_matches("---\n").trim_end());
+    let mut agents = replace(&agents, IMAGE, &arguments.image)?;
+    if arguments.allow_host_target {
+        agents = replace(&agents, "[\"agent\", ", "[\"agent\", \"--allow-host-target\", ")?;
+    }
+    let certificates = arguments.certificates.then_some(CERTIFICATES);
+    let parts = [Some(CUSTOM_RESOURCE), Some(PERMISSIONS), certificates, Some(&*agents)];
+    let parts: Vec<_> =
+        parts.into_iter().flatten().map(|it| it.trim_start_matches("---\n").trim_end()).collect();
     let mut steps = vec![
         "apply them: portcullis install agent | kubectl apply -f -".to_owned(),
         "declare a gateway: portcullis gateway create NAME --endpoint HOST > user-data".to_owned(),

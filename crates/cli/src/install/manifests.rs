@@ -5,11 +5,15 @@ use clap::Args;
 use super::{Document, replace};
 use crate::ending::Result;
 
-const CUSTOM_RESOURCES: &str = include_str!("../../../../deploy/crds/hosts.portcullis.dev.yaml");
+const CUSTOM_RESOURCES: [&str; 2] = [
+    include_str!("../../../../deploy/crds/hosts.portcullis.dev.yaml"),
+    include_str!("../../../../deploy/crds/edgegateways.portcullis.dev.yaml"),
+];
 const PERMISSIONS: &str = include_str!("../../../../deploy/rbac/controller.yaml");
 const DEPLOYMENT: &str = include_str!("../../../../deploy/kubernetes/deployment.yaml");
 
-pub(super) const IMAGE: &str = "portcullis:latest";
+/// The image of this very version, as the documents name it.
+pub(super) const IMAGE: &str = concat!("portcullis:", env!("CARGO_PKG_VERSION"));
 
 /// What to fill in.
 #[derive(Args, Debug)]
@@ -28,7 +32,8 @@ pub(super) fn document(arguments: &ManifestsArguments) -> Result<Document> {
     let deployment = replace(DEPLOYMENT, IMAGE, &arguments.image)?;
     let replicas = format!("replicas: {}\n", arguments.replicas);
     let deployment = replace(&deployment, "replicas: 2\n", &replicas)?;
-    let parts = [CUSTOM_RESOURCES, PERMISSIONS, &deployment];
+    let [hosts, gateways] = CUSTOM_RESOURCES;
+    let parts = [hosts, gateways, PERMISSIONS, &deployment];
     let parts = parts.map(|it| it.trim_start_matches("---\n").trim_end());
     Ok(Document {
         kind: "manifests",

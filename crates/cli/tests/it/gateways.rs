@@ -366,4 +366,12 @@ fn agents_are_whole_and_hardened() {
     }
     portcullis(["install", "agent", "--image", "a: {b}"]).expect_code(2);
     portcullis(["install", "agent", "--host-network", "--replicas", "2"]).expect_code(2);
+    // Programs on the nodes themselves only where it was asked for.
+    let with = |more: &[&str]| {
+        let arguments = ["install", "agent", "--host-network"];
+        let text = portcullis(arguments.iter().chain(more).copied()).expect_code(0).stdout;
+        text.contains("args: [\"agent\", \"--allow-host-target\", ")
+    };
+    assert!(with(&["--allow-host-target"]) && !with(&[]));
+    portcullis(["install", "agent", "--allow-host-target"]).expect_code(2);
 }

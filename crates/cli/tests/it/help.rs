@@ -27,6 +27,9 @@ fn every_help_is_as_reviewed() {
     check("install agent", expect_file!["../../testdata/help/install-agent.txt"]);
     check("install gateway", expect_file!["../../testdata/help/install-gateway.txt"]);
     check("gateway", expect_file!["../../testdata/help/gateway.txt"]);
+    check("gateway run", expect_file!["../../testdata/help/gateway-run.txt"]);
+    check("agent", expect_file!["../../testdata/help/agent.txt"]);
+    check("agent status", expect_file!["../../testdata/help/agent-status.txt"]);
     check("gateway create", expect_file!["../../testdata/help/gateway-create.txt"]);
     check("gateway list", expect_file!["../../testdata/help/gateway-list.txt"]);
     check("gateway rotate", expect_file!["../../testdata/help/gateway-rotate.txt"]);

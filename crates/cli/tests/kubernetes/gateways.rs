@@ -18,7 +18,8 @@ use crate::stage::{PATIENCE, Stage};
 pub(crate) const GATEWAY: &str = "203.0.113.1";
 
 const NAMESPACE: &str = "portcullis-system";
-const IMAGE: [&str; 2] = ["portcullis:latest", "localhost/portcullis:test"];
+const IMAGE: [&str; 2] =
+    [concat!("portcullis:", env!("CARGO_PKG_VERSION")), "localhost/portcullis:test"];
 const KIND: &str = include_str!("../../../../deploy/crds/edgegateways.portcullis.dev.yaml");
 const ROLE: &str = include_str!("../../../../deploy/agent/rbac.yaml");
 const AGENTS: &str = include_str!("../../../../deploy/agent/deployment.yaml");

@@ -68,7 +68,10 @@ fn wb07_a_service_is_published_by_an_annotation_on_other_ports() -> anyhow::Resu
 
 #[test]
 fn wb07_an_ingress_on_the_agents_own_loopback_is_published() -> anyhow::Result<()> {
-    let Some(place) = Place::build("loopback", ONE)? else { return Ok(()) };
+    let Some(place) = Place::empty("loopback", ONE)? else { return Ok(()) };
+    place.create_gateway(1, "", &[])?;
+    place.start_gateway(1)?;
+    place.start_agent_with(1, &["--allow-host-target"])?;
     let at_home = SocketAddr::from(([127, 0, 0, 1], 8080));
     let _ingress = place.agent(1).serve("ingress", at_home, Tcp)?;
     let service = Service {
@@ -80,7 +83,28 @@ fn wb07_an_ingress_on_the_agents_own_loopback_is_published() -> anyhow::Result<(
     };
     place.write("ingress", &service.yaml())?;
     assert_eq!(place.reached(at(1, 80), Tcp)?.server, "ingress");
-    Ok(())
+
+    // Only where the agent was told to: whoever annotates Services must not decide it.
+    place.kill_agent(1)?;
+    place.start_agent(1)?;
+    place.wait_connected(1, 1)?;
+    place.closed(at(1, 80), Tcp)?;
+    wait::until_ok("the agent says why", PATIENCE, || {
+        let status = place.agent_status(1)?.to_string();
+        Ok(status.contains("--allow-host-target").then_some(()))
+    })
+}
+
+#[test]
+fn an_endpoint_that_nobody_can_reach_is_told_and_not_passed_over() -> anyhow::Result<()> {
+    let Some(place) = Place::build("unreachable-endpoint", ONE)? else { return Ok(()) };
+    let service = Service { endpoints: &["127.0.0.1"], ..Service::default() };
+    place.write("blog", &service.yaml())?;
+    wait::until_ok("the agent says so", PATIENCE, || {
+        let status = place.agent_status(1)?.to_string();
+        Ok(status.contains("these endpoints are left out").then_some(()))
+    })?;
+    place.closed(at(1, 443), Tcp)
 }
 
 #[test]

@@ -8,7 +8,7 @@ use testkit::probe::Probe;
 use testkit::wait;
 
 use crate::objects::Service;
-use crate::place::{ONE, PATIENCE, Place, at, finish, none_failed_or_slow};
+use crate::place::{ONE, PATIENCE, Place, Size, at, finish, none_failed_or_slow};
 
 #[test]
 fn wb12_a_gateway_that_lost_everything_is_adopted_anew_with_a_new_secret() -> anyhow::Result<()> {
@@ -69,6 +69,31 @@ fn wb12_a_spot_machine_that_is_replaced_is_adopted_without_a_hand() -> anyhow::R
     wait::until_ok("some time is over", PATIENCE, || {
         assert_eq!(place.visit(at(1, 443), Tcp)?.answer(), None, "a fourth machine was adopted");
         Ok((begin.elapsed().as_secs() > 8).then_some(()))
+    })
+}
+
+#[test]
+fn wb12_two_agents_spend_one_use_of_the_secret_on_one_machine() -> anyhow::Result<()> {
+    let size = Size { gateways: 1, agents: 2 };
+    let Some(place) = Place::empty("two-adopt", size)? else { return Ok(()) };
+    place.create_gateway(1, "", &["--redemptions", "2"])?;
+    place.start_agent(1)?;
+    place.start_agent(2)?;
+    // Both meet each machine at about the same moment, and two machines are all there are uses for.
+    for _ in 0..2 {
+        place.start_gateway(1)?;
+        place.wait_connected(1, 1)?;
+        place.wait_connected(2, 1)?;
+        place.kill_gateway(1)?;
+        std::fs::remove_dir_all(place.path("g1-state"))?;
+    }
+    place.start_gateway(1)?;
+    wait::until_ok("both agents know that no use is left", PATIENCE, || {
+        let used_up = |agent: u8| {
+            let status = place.agent_status(agent)?.to_string();
+            anyhow::Ok(status.contains("as often as it may be"))
+        };
+        Ok((used_up(1)? && used_up(2)?).then_some(()))
     })
 }
 

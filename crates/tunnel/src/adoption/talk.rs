@@ -47,7 +47,11 @@ async fn try_dial(
 }
 
 /// The agent's side: proves, checks, has the gateway's certificate signed, and waits until the
-/// gateway has taken it. Once this has got so far as to sign, the secret is spent.
+/// gateway has taken it.
+///
+/// `burn` notes one use of the secret where it is kept, or says why there is none left. It is asked
+/// once the gateway has proved itself and before the secret is revealed; after it the use is spent,
+/// whatever follows.
 ///
 /// # Errors
 ///
@@ -56,8 +60,9 @@ pub async fn adopt(
     adoption: Adoption<ToGateway, ToAgent>,
     trust: &AgentTrust,
     secret: OneTimeSecret,
+    burn: impl Future<Output = Result<(), String>>,
 ) -> Result<(), AdoptionError> {
-    tokio::time::timeout(PATIENCE, try_adopt(adoption, trust, secret))
+    tokio::time::timeout(PATIENCE, try_adopt(adoption, trust, secret, burn))
         .await
         .unwrap_or(Err(AdoptionError::Late))
 }
@@ -66,6 +71,7 @@ async fn try_adopt(
     mut adoption: Adoption<ToGateway, ToAgent>,
     trust: &AgentTrust,
     secret: OneTimeSecret,
+    burn: impl Future<Output = Result<(), String>>,
 ) -> Result<(), AdoptionError> {
     let mut side = AgentSide::new(secret, adoption.exporter);
     adoption.control.send(side.adopt()).map_err(AdoptionError::Ended)?;
@@ -78,6 +84,7 @@ async fn try_adopt(
     };
     let certificate = trust.certify(&adoption.peer, request).await;
     let certificate = certificate.map_err(AdoptionError::Trust)?;
+    burn.await.map_err(AdoptionError::Unredeemed)?;
     adoption.control.send(side.reveal()?).map_err(AdoptionError::Ended)?;
     let certificate = ToGateway::Certificate(certificate);
     adoption.control.send(certificate).map_err(AdoptionError::Ended)?;

@@ -61,6 +61,19 @@ async fn two_redemptions_are_two() {
 }
 
 #[tokio::test]
+async fn an_agent_that_has_no_use_left_does_not_reveal_the_secret() {
+    let stage = Stage::new("home", MINUTE, 1).await;
+    let served = stage.serving();
+    let adoption = dial(&stage.endpoints(), &stage.agent, "fra1").await.expect("dialled");
+    let burn = async { Err("every use is spent".to_owned()) };
+    let adopted = adopt(adoption, &stage.agent, secret(), burn).await;
+    assert!(matches!(adopted, Err(AdoptionError::Unredeemed(_))), "{adopted:?}");
+    let served = served.await.expect("it ends");
+    assert!(matches!(served, Err(AdoptionError::Ended(_))), "{served:?}");
+    assert!(stage.gateway.open_offer("home", system_clock()).is_some(), "nothing burnt there");
+}
+
+#[tokio::test]
 async fn an_expired_secret_adopts_nobody() {
     let stage = Stage::new("home", Duration::ZERO, 1).await;
     let (_, gateway) = stage.adopt(&secret()).await;
@@ -154,7 +167,10 @@ async fn a_cluster_that_was_not_announced_does_not_get_through_the_door() {
     let impostor = cluster("home", "agent-0").await;
     let tried = dial(&stage.endpoints(), &impostor, "fra1").await;
     let refused = match tried {
-        Ok(adoption) => adopt(adoption, &impostor, secret()).await.expect_err("refused"),
+        Ok(adoption) => {
+            let burn = async { Ok(()) };
+            adopt(adoption, &impostor, secret(), burn).await.expect_err("refused")
+        }
         Err(error) => error,
     };
     assert!(
@@ -171,7 +187,7 @@ async fn a_certificate_for_somebody_else_is_not_taken_and_burns_nothing() {
     // Its own name, so says the agent; but the gateway is called fra1.
     let adoption = dial(&stage.endpoints(), &stage.agent, "ams1").await.expect("dialled");
     let served = stage.serving();
-    let adopted = adopt(adoption, &stage.agent, secret()).await;
+    let adopted = adopt(adoption, &stage.agent, secret(), async { Ok(()) }).await;
     let served = served.await.expect("it ends");
     assert!(
         matches!(served, Err(AdoptionError::Trust(TrustError::WrongIdentity { .. }))),

@@ -110,8 +110,9 @@ impl AgentTrust {
         Ok(())
     }
 
-    /// Renews the certificate if two thirds of its life are over at `now`, and looks whether the
-    /// authorities have changed; `true` when they have. Gateways should hear of it then.
+    /// Renews the certificate if two thirds of its life are over at `now` or another authority signs
+    /// than the one that has signed it, and looks whether the authorities have changed; `true` when
+    /// they have. Gateways should hear of it then.
     ///
     /// # Errors
     ///
@@ -119,7 +120,7 @@ impl AgentTrust {
     pub async fn refresh(&self, now: SystemTime) -> Result<bool, TrustError> {
         let authorities = self.signer.authorities().await?;
         let before = self.authorities();
-        if self.lifespan().renewal() <= now {
+        if self.lifespan().renewal() <= now || !self.is_signed_by(authorities.first()) {
             self.renew().await?;
         } else if authorities != before {
             let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
@@ -127,6 +128,12 @@ impl AgentTrust {
             current.configs.clear();
         }
         Ok(self.authorities() != before)
+    }
+
+    fn is_signed_by(&self, authority: Option<&CertificateDer<'static>>) -> bool {
+        let current = self.read();
+        let Credentials { certificate, lifespan, .. } = &current.credentials;
+        verify(certificate, authority.map_or(&[], std::slice::from_ref), lifespan.begin).is_ok()
     }
 
     /// Answers a gateway that wants a certificate: for its own key, under the name that it has
@@ -178,11 +185,20 @@ impl AgentTrust {
             expected: gateway.clone(),
             authorities: current.authorities.clone(),
         });
+        // While one authority follows another, the gateway may know the older alone: it is shown
+        // the newer one, which the older has signed.
+        let shown = match current.authorities.len() {
+            0 | 1 => Err(()),
+            _ => current.credentials.tls_with(&current.authorities).map_err(|_| ()),
+        };
+        let shown = shown.map_or_else(|()| current.credentials.tls(), Arc::new);
         let mut config = only_tls13()
             .dangerous()
             .with_custom_certificate_verifier(verifier)
-            .with_client_cert_resolver(resolver(current.credentials.tls()));
+            .with_client_cert_resolver(resolver(shown));
         config.resumption = Resumption::in_memory_sessions(2);
+        // The carrier over TLS has a record layer of its own.
+        config.enable_secret_extraction = true;
         let config = Arc::new(config);
         current.configs.insert(gateway.name().to_owned(), Arc::clone(&config));
         config

@@ -151,9 +151,13 @@ impl GatewayTrust {
         let members = self.read();
         let member = find(&members, claimed.cluster())?;
         let mut authorities = member.authorities.clone();
-        if member.pins_count(&self.directory, now) {
+        // An authority that a known one has signed counts before anybody has told of it: else an
+        // agent that starts while authorities change could tell nobody.
+        if !others.is_empty() {
+            let counts = member.pins_count(&self.directory, now);
+            let pins = if counts { member.pins.as_slice() } else { &[] };
             let cluster = claimed.cluster();
-            authorities.extend(acceptable(cluster, &member.authorities, &member.pins, others));
+            authorities.extend(acceptable(cluster, &member.authorities, pins, others));
         }
         let identity = verify(certificate, &authorities, now)?;
         match identity.role() {
@@ -221,8 +225,8 @@ impl GatewayTrust {
     }
 
     /// Takes a certificate and the authorities to trust from an agent of this cluster: the answer
-    /// to a request, or new authorities alone, and the present certificate stays. It is on disk when this
-    /// returns, and every new connection shows it.
+    /// to a request, or new authorities alone, and the present certificate stays. It is on disk when
+    /// this returns, and every new connection shows it. Says whether anything is new in it.
     ///
     /// # Errors
     ///
@@ -234,19 +238,23 @@ impl GatewayTrust {
         cluster: &str,
         given: &Certificate,
         now: SystemTime,
-    ) -> Result<(), TrustError> {
+    ) -> Result<bool, TrustError> {
         let mut members = self.write();
         let member = members.get_mut(cluster).ok_or_else(|| unknown(cluster))?;
         let credentials = member.check(&self.directory, given, now)?;
         let authorities: Vec<_> =
             given.authorities.iter().map(|it| CertificateDer::from(it.to_vec())).collect();
+        let before = member.credentials.as_ref().map(|it| &it.certificate);
+        if before == Some(&credentials.certificate) && authorities == member.authorities {
+            return Ok(false);
+        }
         self.directory.save(cluster, &credentials, &authorities)?;
         if member.requested.as_ref().is_some_and(|it| it.answers(&credentials.certificate)) {
             member.requested = None;
         }
         member.credentials = Some(credentials);
         member.authorities = authorities;
-        Ok(())
+        Ok(true)
     }
 
     /// Says whether [`GatewayTrust::install`] would take it.

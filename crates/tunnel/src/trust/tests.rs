@@ -231,6 +231,36 @@ async fn a_flow_stays_open_while_the_authority_changes() {
 }
 
 #[tokio::test]
+async fn an_agent_that_starts_while_authorities_change_is_let_in_and_can_tell() {
+    let stage = Stage::new(LIFETIME).await;
+    // The gateway has heard of nothing, and every agent that could have told it is gone.
+    let rotated = stage.authorities.rotate(now(), now()).expect("rotated");
+    let agent = AgentTrust::new(LocalSigner::new(rotated), "agent-0").await.expect("an agent");
+    stage.connect_as(&agent, "fra1").await.expect("let in").echo(b"x").await.expect("echoed");
+    let told = stage.gateway.install("home", &agent.announcement(), now());
+    assert!(told.expect("taken"), "it is news");
+    let again = stage.gateway.install("home", &agent.announcement(), now());
+    assert!(!again.expect("taken"), "it is no news twice");
+}
+
+#[tokio::test]
+async fn an_agent_does_not_keep_a_certificate_of_an_authority_that_signs_no_more() {
+    let stage = Stage::new(LIFETIME).await;
+    let rotated = stage.authorities.rotate(now(), now()).expect("rotated");
+    stage.signer.replace(rotated.clone());
+    assert!(stage.agent.refresh(now()).await.expect("the signer answers"));
+    stage.gateway.install("home", &stage.agent.announcement(), now()).expect("taken");
+    let request = stage.gateway.renewal("home", now()).expect("served").expect("due at once");
+    let answer = stage.agent.certify(&stage.identity, request).await.expect("signed");
+    stage.gateway.install("home", &answer, now()).expect("taken");
+    // The old one goes at once, as after a theft; what it has signed counts no more.
+    stage.signer.replace(rotated.retire(now() + DAY));
+    assert!(stage.agent.refresh(now()).await.expect("the signer answers"));
+    stage.gateway.install("home", &stage.agent.announcement(), now()).expect("taken");
+    stage.connect().await.expect("connected").echo(b"x").await.expect("echoed");
+}
+
+#[tokio::test]
 async fn certificates_that_end_are_refused_until_they_are_renewed() {
     let stage = Stage::new(Duration::from_secs(2)).await;
     let mut flow = stage.connect().await.expect("connected");

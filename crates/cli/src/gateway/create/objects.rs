@@ -1,18 +1,19 @@
 //! The EdgeGateway and its one-time secret, in a cluster or in files.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::SystemTime;
 
 use anyhow::Context as _;
 use api::edge_gateway::{AdoptionSecretRef, AdoptionSpec, EdgeGateway};
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 use tunnel::trust::{NAMESPACE, OneTimeSecret};
 
 use super::super::authority::{MANAGER, namespace, write_secret};
+use super::super::list::UNKNOWN;
 use super::{absolute, timestamp};
 use crate::ending::Result;
 use crate::manifest;
@@ -36,7 +37,9 @@ pub(super) fn write(
 ) -> Result<Vec<String>> {
     let name = object.name_any();
     let secret = absolute(secrets)?.join(format!("{name}.secret"));
-    write_secret(&secret, &format!("{}\n", kept.secret.reveal()))?;
+    let terms =
+        format!("expires: {}\nredemptions: {}\n", timestamp(kept.expires), kept.redemptions);
+    write_secret(&secret, &format!("{}\n{terms}", kept.secret.reveal()))?;
     object.spec.adoption = Some(AdoptionSpec {
         secret_file: Some(secret.display().to_string()),
         ..AdoptionSpec::default()
@@ -59,6 +62,13 @@ pub(super) fn write(
     Ok(noted)
 }
 
+/// Fails when the cluster does not know the kind: then nothing should be written there.
+pub(super) async fn must_be_known(client: &Client) -> Result<()> {
+    let gateways = Api::<EdgeGateway>::all(client.clone());
+    gateways.list(&ListParams::default().limit(1)).await.context(UNKNOWN)?;
+    Ok(())
+}
+
 /// Applies secret and object; of an object that is there only the adoption changes. Returns what to
 /// say about it.
 pub(super) async fn apply(
@@ -67,6 +77,7 @@ pub(super) async fn apply(
     kept: &Kept<'_>,
 ) -> Result<Vec<String>> {
     let name = object.name_any();
+    let gateways = Api::<EdgeGateway>::all(client.clone());
     namespace(client).await?;
     let secret_name = format!("portcullis-gateway-{name}");
     let secret = secret(&secret_name, kept);
@@ -83,7 +94,6 @@ pub(super) async fn apply(
         }),
         ..AdoptionSpec::default()
     });
-    let gateways = Api::<EdgeGateway>::all(client.clone());
     let declared = match gateways.create(&PostParams::default(), object).await {
         Ok(_) => format!("EdgeGateway {name} is declared"),
         Err(kube::Error::Api(status)) if status.code == 409 => {
@@ -95,26 +105,31 @@ pub(super) async fn apply(
             format!("EdgeGateway {name} was there already: only its one-time secret is new")
         }
         Err(error) => {
-            return Err(error).with_context(|| {
-                format!("cannot make EdgeGateway {name}; has `portcullis install manifests` been applied?")
-            });
+            return Err(error).with_context(|| format!("cannot make EdgeGateway {name}"));
         }
     };
     Ok(vec![declared, format!("the one-time secret is in Secret {NAMESPACE}/{secret_name}")])
 }
 
 fn secret(name: &str, kept: &Kept<'_>) -> Secret {
+    // Agents count `redemptions` down. That a use of the secret before this one is under way must
+    // hold nobody up.
+    let values = [
+        (KEY, kept.secret.reveal()),
+        ("expires", timestamp(kept.expires)),
+        ("redemptions", kept.redemptions.to_string()),
+        ("redeemedBy", String::new()),
+        ("redeemedAt", String::new()),
+    ];
     Secret {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
             namespace: Some(NAMESPACE.to_owned()),
             ..ObjectMeta::default()
         },
-        string_data: Some(BTreeMap::from([
-            (KEY.to_owned(), kept.secret.reveal()),
-            ("expires".to_owned(), timestamp(kept.expires)),
-            ("redemptions".to_owned(), kept.redemptions.to_string()),
-        ])),
+        data: Some(
+            values.map(|(key, value)| (key.to_owned(), ByteString(value.into_bytes()))).into(),
+        ),
         ..Secret::default()
     }
 }

@@ -101,7 +101,7 @@ impl Stage {
     ) -> (Result<(), AdoptionError>, Result<Identity, AdoptionError>) {
         let served = self.serving();
         let agent = match dial(&at(port), &self.agent, "fra1").await {
-            Ok(adoption) => adopt(adoption, &self.agent, secret.clone()).await,
+            Ok(adoption) => adopt(adoption, &self.agent, secret.clone(), async { Ok(()) }).await,
             Err(error) => Err(error),
         };
         (agent, served.await.expect("it ends"))
@@ -130,7 +130,7 @@ impl Stage {
         let agent = Arc::clone(&self.agent);
         tokio::spawn(async move {
             let adoption = dial(&at(port), &agent, "fra1").await?;
-            adopt(adoption, &agent, secret()).await
+            adopt(adoption, &agent, secret(), async { Ok(()) }).await
         })
     }
 

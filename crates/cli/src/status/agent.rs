@@ -1,7 +1,7 @@
-//! What an agent says about itself, for people.
+//! What an agent says about itself, for people: its links, and what gateways publish for it.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use agent::status::GatewayStatus;
 use serde::Deserialize;
@@ -9,7 +9,7 @@ use serde::Deserialize;
 /// The part of an agent's document that is shown.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Picture {
+pub(crate) struct Picture {
     agent: String,
     node: Option<String>,
     leader: bool,
@@ -23,6 +23,18 @@ pub(super) struct Picture {
 
 impl fmt::Display for Picture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text()?.trim_end())
+    }
+}
+
+impl Picture {
+    fn text(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        self.write(&mut text)?;
+        Ok(text)
+    }
+
+    fn write(&self, f: &mut String) -> fmt::Result {
         write!(f, "agent {}", self.agent)?;
         if let Some(node) = &self.node {
             write!(f, " on node {node}")?;
@@ -54,34 +66,37 @@ impl fmt::Display for Picture {
         }
         Ok(())
     }
-}
 
-impl Picture {
-    fn gateway(&self, f: &mut fmt::Formatter<'_>, name: &str, it: &GatewayStatus) -> fmt::Result {
+    fn gateway(&self, f: &mut String, name: &str, it: &GatewayStatus) -> fmt::Result {
         if it.connected {
             let carrier = it.carrier.as_deref().unwrap_or("?");
             let address = it.address.as_deref().unwrap_or("?");
             let round_trip = it.round_trip_microseconds.map(milliseconds).unwrap_or_default();
             let (flows, received, sent) = (it.flows, size(it.received), size(it.sent));
+            let since = it.since.map(|it| format!(", since {it:.0}")).unwrap_or_default();
             writeln!(
                 f,
-                "  {name}: linked over {carrier} to {address}{round_trip}, {flows} flows, \
-                 {received} in, {sent} out"
+                "  ok   {name}: linked over {carrier} to {address}{round_trip}, {flows} flows, \
+                 {received} in, {sent} out{since}"
             )?;
             if let Some(why) = &it.carrier_reason {
-                writeln!(f, "    {why}")?;
+                writeln!(f, "         {why}")?;
             }
         } else {
             let why = it.last_error.as_deref().unwrap_or("being dialled");
-            writeln!(f, "  {name}: not linked: {why}")?;
+            writeln!(f, "  FAIL {name}: not linked: {why}")?;
+        }
+        for note in &it.notes {
+            writeln!(f, "         note: {note}")?;
         }
         for port in &it.ports {
             let (received, sent) = (size(port.received), size(port.sent));
             let failed =
                 if port.failed > 0 { format!(", {} refused", port.failed) } else { String::new() };
+            let owner = port.owner.as_ref().map(|it| format!(" for {it}")).unwrap_or_default();
             writeln!(
                 f,
-                "    {}/{} {}: {} open of {}, {received} in, {sent} out{failed}",
+                "         {}/{}{owner} {}: {} open of {}, {received} in, {sent} out{failed}",
                 port.address, port.protocol, port.state, port.open, port.total
             )?;
         }
@@ -89,12 +104,13 @@ impl Picture {
     }
 }
 
-fn milliseconds(microseconds: u64) -> String {
+/// A round-trip time, as the end of a sentence.
+pub(super) fn milliseconds(microseconds: u64) -> String {
     format!(" in {}.{} ms", microseconds / 1000, microseconds % 1000 / 100)
 }
 
 /// Bytes in the largest unit that leaves a whole number.
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     let units = ["B", "kB", "MB", "GB", "TB"];
     let (mut value, mut unit) = (bytes, 0);
     while value >= 10_000 && unit + 1 < units.len() {
@@ -121,11 +137,12 @@ mod tests {
                     "roundTripMicroseconds": null, "flows": 0, "received": 0, "sent": 0,
                     "reconnects": 3, "lastError": "192.0.2.2:7443 cannot be connected to",
                     "ports": [] },
-                "fra1": { "connected": true, "since": null, "carrier": "tls",
+                "fra1": { "connected": true, "since": "2026-01-02T03:04:05.6Z", "carrier": "tls",
                     "carrierReason": "UDP is blocked", "address": "192.0.2.1:7443",
                     "gatewayVersion": "0.1.0", "roundTripMicroseconds": 12345, "flows": 2,
                     "received": 999, "sent": 12_345_678, "reconnects": 0, "lastError": null,
                     "ports": [{ "address": "*:443", "protocol": "tcp", "state": "listening",
+                        "owner": "Service web/blog",
                         "open": 2, "total": 9, "received": 1, "sent": 2, "failed": 1 }] },
             },
             "findings": [{ "object": { "kind": "Service", "namespace": "web", "name": "blog" },
@@ -134,12 +151,12 @@ mod tests {
         let picture: Picture = serde_json::from_value(document).expect("a document");
         expect![[r#"
             agent agent-0 on node n1: 2 ports for 1 backends, writes statuses
-              ams1: not linked: 192.0.2.2:7443 cannot be connected to
-              fra1: linked over tls to 192.0.2.1:7443 in 12.3 ms, 2 flows, 999 B in, 12 MB out
-                UDP is blocked
-                *:443/tcp listening: 2 open of 9, 1 B in, 2 B out, 1 refused
+              FAIL ams1: not linked: 192.0.2.2:7443 cannot be connected to
+              ok   fra1: linked over tls to 192.0.2.1:7443 in 12.3 ms, 2 flows, 999 B in, 12 MB out, since 2026-01-02T03:04:06Z
+                     UDP is blocked
+                     *:443/tcp for Service web/blog listening: 2 open of 9, 1 B in, 2 B out, 1 refused
               Service web/blog: portcullis.dev/gateway: no such gateway; name one
         "#]]
-        .assert_eq(&picture.to_string());
+        .assert_eq(&format!("{picture}\n"));
     }
 }
