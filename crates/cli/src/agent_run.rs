@@ -28,8 +28,8 @@ Examples:
                                  without a cluster, as files say
   portcullis agent status        links, round-trip times, published ports, bytes
 
-It dials every EdgeGateway, tells it what to publish, and answers its visitors. On SIGTERM and SIGINT
-it takes no new visitors and gives those who are there --drain seconds.
+It dials every EdgeGateway, tells it what to publish, and answers its visitors. On SIGTERM and
+SIGINT it takes no new visitors and gives those who are there --drain seconds.
 
 Pages: /healthz, /readyz, /metrics (OpenMetrics) and /status (JSON) at --listen.";
 

@@ -80,7 +80,7 @@ async fn talk(
         tokio::select! {
             message = control.receive() => match message {
                 Some(message) => {
-                    if let Err(nonsense) = take(inner, cluster, member, message) {
+                    if let Err(nonsense) = take(inner, cluster, member, message).await {
                         control.status().end(Ended::Nonsense(nonsense));
                     }
                 }
@@ -109,7 +109,7 @@ async fn talk(
     }
 }
 
-fn take(
+async fn take(
     inner: &Inner,
     cluster: &Arc<Cluster>,
     member: &Member,
@@ -125,7 +125,11 @@ fn take(
             cluster.drain(member);
         }
         ToGateway::Certificate(certificate) => {
-            match inner.trust.install(cluster.name.as_str(), &certificate, system_clock()) {
+            let (trust, name) = (Arc::clone(&inner.trust), cluster.name.clone());
+            // Elsewhere, because a busy disk takes its time.
+            let install = move || trust.install(name.as_str(), &certificate, system_clock());
+            let installed = tokio::task::spawn_blocking(install).await;
+            match installed.unwrap_or(Ok(false)) {
                 Ok(true) => tracing::info!(cluster = %cluster.name, "certificate or trust renewed"),
                 // Every session begins with what the agent trusts.
                 Ok(false) => {}

@@ -3,7 +3,7 @@
 mod door;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::SystemTime;
 
 use rustls::ServerConfig;
@@ -54,6 +54,8 @@ pub struct GatewayTrust {
     members: RwLock<BTreeMap<String, Member>>,
     /// What it shows while it is adopted.
     unproven: Arc<CertifiedKey>,
+    /// Held while something new is checked and saved.
+    saving: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -81,6 +83,7 @@ impl GatewayTrust {
             directory,
             members: RwLock::new(BTreeMap::new()),
             unproven: Arc::new(self_signed()?),
+            saving: Mutex::default(),
         };
         trust.configure(clusters)?;
         Ok(Arc::new(trust))
@@ -239,16 +242,23 @@ impl GatewayTrust {
         given: &Certificate,
         now: SystemTime,
     ) -> Result<bool, TrustError> {
-        let mut members = self.write();
-        let member = members.get_mut(cluster).ok_or_else(|| unknown(cluster))?;
-        let credentials = member.check(&self.directory, given, now)?;
+        let _one_at_a_time = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
         let authorities: Vec<_> =
             given.authorities.iter().map(|it| CertificateDer::from(it.to_vec())).collect();
-        let before = member.credentials.as_ref().map(|it| &it.certificate);
-        if before == Some(&credentials.certificate) && authorities == member.authorities {
-            return Ok(false);
-        }
+        let credentials = {
+            let members = self.read();
+            let member = find(&members, cluster)?;
+            let credentials = member.check(&self.directory, given, now)?;
+            let before = member.credentials.as_ref().map(|it| &it.certificate);
+            if before == Some(&credentials.certificate) && authorities == member.authorities {
+                return Ok(false);
+            }
+            credentials
+        };
+        // Handshakes wait for nothing here: a busy disk takes its time.
         self.directory.save(cluster, &credentials, &authorities)?;
+        let mut members = self.write();
+        let member = members.get_mut(cluster).ok_or_else(|| unknown(cluster))?;
         if member.requested.as_ref().is_some_and(|it| it.answers(&credentials.certificate)) {
             member.requested = None;
         }
