@@ -26,7 +26,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 #[tokio::test]
 async fn a_backend_gets_what_was_inside_and_its_answer_goes_back() {
-    let stage = Stage::new(true, &["a.example.com"]).await;
+    let stage = Stage::new(true, &["a.example.com"]);
     let (visitor, mut backend, _task) =
         stage.visit("a.example.com", 0, &[b"h2", b"http/1.1"]).await;
     let mut visitor = visitor.expect("a handshake");
@@ -45,7 +45,7 @@ async fn a_backend_gets_what_was_inside_and_its_answer_goes_back() {
 
 #[tokio::test]
 async fn a_visitor_gets_the_certificate_for_the_name_it_asks_for() {
-    let stage = Stage::new(false, &["a.example.com", "b.example.com"]).await;
+    let stage = Stage::new(false, &["a.example.com", "b.example.com"]);
     for (index, name) in ["a.example.com", "b.example.com"].into_iter().enumerate() {
         let (visitor, _backend, _task) = stage.visit(name, index, &[]).await;
         let visitor = visitor.expect("a handshake");
@@ -59,7 +59,7 @@ async fn a_visitor_gets_the_certificate_for_the_name_it_asks_for() {
 
 #[tokio::test]
 async fn a_backend_that_breaks_off_breaks_the_visitor_off() {
-    let stage = Stage::new(false, &["a.example.com"]).await;
+    let stage = Stage::new(false, &["a.example.com"]);
     let (visitor, backend, task) = stage.visit("a.example.com", 0, &[]).await;
     let mut visitor = visitor.expect("a handshake");
     super::reset_on_close(&backend);
@@ -78,7 +78,7 @@ struct Stage {
 
 impl Stage {
     /// TLS ends with a certificate for each of these names.
-    async fn new(http: bool, names: &[&str]) -> Self {
+    fn new(http: bool, names: &[&str]) -> Self {
         let mut certificates = Certificates::new();
         let mut authorities = Vec::new();
         for host in names {
