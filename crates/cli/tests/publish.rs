@@ -6,6 +6,8 @@
 
 #[path = "publish/addresses.rs"]
 mod addresses;
+#[path = "publish/certificates.rs"]
+mod certificates;
 #[path = "publish/death.rs"]
 mod death;
 #[path = "publish/hostile.rs"]
