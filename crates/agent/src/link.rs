@@ -193,11 +193,11 @@ async fn serve(
     shared.metrics.link_up.get_or_create(&up).set(1);
     let running = Running::start(gateway, session, shared);
     let over = tokio::select! {
-        ended = running.ended() => match ended {
+        ended = running.ended() => {
             // This process dials one session after another: a newer one is another program's.
-            Ended::Evicted { by } if by > epoch => Over::Yielded,
-            ended => Over::Lost(ended.to_string()),
-        },
+            let is_newer = matches!(ended, Ended::Evicted { by } if by > epoch);
+            if is_newer { Over::Yielded } else { Over::Lost(ended.to_string()) }
+        }
         () = running.gateway_drains() => {
             tracing::info!(gateway, "the gateway is going away, dialling its successor");
             Over::Replaced

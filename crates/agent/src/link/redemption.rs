@@ -34,7 +34,7 @@ pub(super) struct Kept {
 
 enum Place {
     File(PathBuf),
-    Secret(secret::Found),
+    Secret(Box<secret::Found>),
 }
 
 /// Under which terms a secret counts.

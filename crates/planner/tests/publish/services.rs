@@ -310,7 +310,7 @@ spec: {{ ports: [{{ name: https, port: 443 }}] }}
     assert_eq!(ports(&plan(&view)), before);
     expect![[r#"
         ! InvalidValue Service web/blog: portcullis.dev/gateway-ports: "x": `x` in `x` is not a port between 1 and 65535; its last good state stays in effect; write entries such as 443, 443:8443, 53:udp or 53:5353:udp, separated by commas
-    "#]].assert_eq(&crate::world::findings(&plan(&view).findings));
+    "#]].assert_eq(&findings(&plan(&view).findings));
     for object in service("444:443") {
         assert!(view.change(Change::Applied(object)));
     }

@@ -54,7 +54,7 @@ pub(super) async fn read(
         name: name.to_owned(),
         version: secret.metadata.resource_version,
     };
-    Ok(Kept { secret: one_time, terms, place: Place::Secret(found) })
+    Ok(Kept { secret: one_time, terms, place: Place::Secret(Box::new(found)) })
 }
 
 fn text<'a>(data: &'a BTreeMap<String, ByteString>, key: &str) -> Option<&'a str> {
