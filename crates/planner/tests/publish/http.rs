@@ -137,6 +137,7 @@ spec:
   - {{ name: every, port: 443, protocol: HTTPS, allowedRoutes: {{ namespaces: {{ from: All }} }}, tls: {{ certificateRefs: [{{ name: wildcard }}, {{ name: second }}] }} }}
   - {{ name: apps, port: 443, protocol: HTTPS, hostname: '*.apps.example.com', allowedRoutes: {{ namespaces: {{ from: All }} }}, tls: {{ certificateRefs: [{{ name: wildcard }}] }} }}
   - {{ name: ends, port: 8443, protocol: TLS, hostname: tls.example.com, allowedRoutes: {{ namespaces: {{ from: All }} }}, tls: {{ mode: Terminate, certificateRefs: [{{ name: second }}] }} }}
+  - {{ name: goes, port: 8443, protocol: TLS, hostname: '*.example.com', allowedRoutes: {{ namespaces: {{ from: All }} }}, tls: {{ mode: Passthrough }} }}
   - {{ name: lacks, port: 9443, protocol: HTTPS, tls: {{ certificateRefs: [{{ name: absent }}] }} }}
 ---
 kind: HTTPRoute
@@ -150,22 +151,30 @@ spec: {{ parentRefs: [{{ name: public, namespace: infra, sectionName: every }}],
 kind: TLSRoute
 metadata: {{ namespace: web, name: raw }}
 spec: {{ parentRefs: [{{ name: public, namespace: infra }}], hostnames: [tls.example.com], rules: [{{ backendRefs: [{{ name: blog, port: 443 }}] }}] }}
+---
+kind: TLSRoute
+metadata: {{ namespace: web, name: unbroken }}
+spec: {{ parentRefs: [{{ name: public, namespace: infra, sectionName: goes }}], rules: [{{ backendRefs: [{{ name: shop, port: 443 }}] }}] }}
 {CERTIFICATES}"
         ),
         &expect![[r#"
             fra1 203.0.113.7 443/tcp -> { blog.apps.example.com HTTPRoute web/blog/0+https:infra/wildcard, blog.example.com HTTPRoute web/blog/0+https:infra/wildcard,infra/second, *.apps.example.com nobody, * HTTPRoute web/rest/0+https:infra/wildcard,infra/second } for Gateway infra/public listener apps, Gateway infra/public listener every
-            fra1 203.0.113.7 8443/tcp -> { tls.example.com TLSRoute web/raw/0+tls:infra/second } for Gateway infra/public listener ends
+            fra1 203.0.113.7 8443/tcp -> { tls.example.com TLSRoute web/raw/0+tls:infra/second, *.example.com TLSRoute web/unbroken/0 } for Gateway infra/public listener ends, Gateway infra/public listener goes
             HTTPRoute web/blog/0+https:infra/wildcard: 1x 10.1.0.1:8443@n1
             HTTPRoute web/blog/0+https:infra/wildcard,infra/second: 1x 10.1.0.1:8443@n1
             HTTPRoute web/rest/0+https:infra/wildcard,infra/second: 1x 10.1.0.2:8443@n2
             TLSRoute web/raw/0+tls:infra/second: 1x 10.1.0.1:8443@n1
+            TLSRoute web/unbroken/0: 1x 10.1.0.2:8443@n2
             Gateway infra/public: Accepted, Programmed [203.0.113.7] 0 sets
               every (HTTPRoute) 2 routes: Accepted, Programmed, ResolvedRefs
               apps (HTTPRoute) 1 routes: Accepted, Programmed, ResolvedRefs
               ends (TLSRoute) 1 routes: Accepted, Programmed, ResolvedRefs
+              goes (TLSRoute) 2 routes: Accepted, Programmed, ResolvedRefs
               lacks (HTTPRoute) 0 routes: Accepted, not Programmed (Invalid: Secret infra/absent does not exist, is not of type kubernetes.io/tls, or agents may not list and watch Secrets), not ResolvedRefs (InvalidCertificateRef: Secret infra/absent does not exist, is not of type kubernetes.io/tls, or agents may not list and watch Secrets)
             TLSRoute web/raw:
               public *: Accepted, ResolvedRefs
+            TLSRoute web/unbroken:
+              public goes: Accepted, ResolvedRefs
             HTTPRoute web/blog:
               public *: Accepted, ResolvedRefs
             HTTPRoute web/rest:
@@ -195,7 +204,8 @@ spec: { gatewayClassName: portcullis, listeners: [{ name: https, port: 443, prot
     expect![[r#"
         Gateway infra/public: Accepted, Programmed [203.0.113.7] 0 sets
           https (HTTPRoute) 0 routes: Accepted, Programmed, ResolvedRefs
-    "#]].assert_eq(&told(&plan(&view)));
+    "#]]
+    .assert_eq(&told(&plan(&view)));
 }
 
 const BOTH: Support = Support { http: true, terminate: true };

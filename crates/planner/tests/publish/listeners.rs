@@ -323,15 +323,15 @@ spec: { from: [{ group: gateway.networking.k8s.io, kind: Gateway, namespace: inf
     let patches = statuses(&publication, &all_well(&publication));
     let gateway = patches.iter().find(|it| it.object().name == "ends").expect("its status");
     expect![[r#"
-        Gateway infra/ends: Accepted (ListenersNotValid: listener good: cannot be told apart from listener mixed; listener mixed: cannot be told apart from listener good), Programmed [203.0.113.7] 0 sets
-          good () 0 routes: not Accepted (ProtocolConflict: cannot be told apart from listener mixed), not Programmed (ProtocolConflict: cannot be told apart from listener mixed), ResolvedRefs, Conflicted (ProtocolConflict: cannot be told apart from listener mixed)
+        Gateway infra/ends: Accepted, Programmed [203.0.113.7] 0 sets
+          good (TLSRoute) 0 routes: Accepted, Programmed, ResolvedRefs
           granted (TLSRoute) 0 routes: Accepted, Programmed, ResolvedRefs
           absent (TLSRoute) 0 routes: Accepted, not Programmed (Invalid: Secret infra/absent does not exist, is not of type kubernetes.io/tls, or agents may not list and watch Secrets), not ResolvedRefs (InvalidCertificateRef: Secret infra/absent does not exist, is not of type kubernetes.io/tls, or agents may not list and watch Secrets)
           malformed (TLSRoute) 0 routes: Accepted, not Programmed (Invalid: Secret infra/malformed has no PEM certificate in `tls.crt`), not ResolvedRefs (InvalidCertificateRef: Secret infra/malformed has no PEM certificate in `tls.crt`)
           kind (TLSRoute) 0 routes: Accepted, not Programmed (Invalid: ConfigMap good of group `` is not a Secret), not ResolvedRefs (InvalidCertificateRef: ConfigMap good of group `` is not a Secret)
           group (TLSRoute) 0 routes: Accepted, not Programmed (Invalid: Secret good of group `example.com` is not a Secret), not ResolvedRefs (InvalidCertificateRef: Secret good of group `example.com` is not a Secret)
           forbidden (TLSRoute) 0 routes: Accepted, not Programmed (Invalid: no ReferenceGrant in namespace web allows a Gateway of namespace infra to use Secret other), not ResolvedRefs (RefNotPermitted: no ReferenceGrant in namespace web allows a Gateway of namespace infra to use Secret other)
-          mixed () 0 routes: not Accepted (ProtocolConflict: cannot be told apart from listener good), not Programmed (ProtocolConflict: cannot be told apart from listener good), ResolvedRefs, Conflicted (ProtocolConflict: cannot be told apart from listener good)
+          mixed (TLSRoute) 0 routes: Accepted, Programmed, ResolvedRefs
           apart (TLSRoute) 0 routes: Accepted, Programmed, ResolvedRefs
     "#]].assert_eq(&show_patch(gateway));
 }

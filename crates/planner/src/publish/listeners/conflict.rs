@@ -32,10 +32,6 @@ pub(super) fn settle(all: &mut [ListenerState<'_>], own: Range<usize>, winners: 
     }
     for (index, (reason, message)) in lost {
         let listener = &mut all[index];
-        if reason == MIXED_MODES {
-            listener.kinds.clear();
-        }
-        let reason = if reason == MIXED_MODES { "ProtocolConflict" } else { reason };
         listener.accepted = Verdict::no(reason, message);
         listener.conflict = Some(reason);
     }
@@ -56,9 +52,6 @@ pub(super) fn mark_hosts(all: &mut [ListenerState<'_>], of_gateway: Range<usize>
     }
 }
 
-/// A port where TLS both ends and goes on: told as a conflict of protocols, and without kinds.
-const MIXED_MODES: &str = "MixedModes";
-
 /// Why two listeners cannot be told apart; `None` when they can, or when one is out already.
 fn conflict(one: &ListenerState<'_>, other: &ListenerState<'_>) -> Option<&'static str> {
     let (first, port) = one.speaks.zip(one.form.port).filter(|_| one.accepted.is_true)?;
@@ -66,11 +59,11 @@ fn conflict(one: &ListenerState<'_>, other: &ListenerState<'_>) -> Option<&'stat
     if port != same || first.transport() != second.transport() {
         return None;
     }
+    // Whether TLS ends or goes on is decided by name.
     let modes = [Speaks::Passthrough, Speaks::Terminate];
-    match first == second {
-        false if modes.contains(&first) && modes.contains(&second) => Some(MIXED_MODES),
+    let same = first == second || (modes.contains(&first) && modes.contains(&second));
+    match same && first.has_names() {
         false => Some("ProtocolConflict"),
-        true if !first.has_names() => Some("ProtocolConflict"),
         true => (one.name() == other.name()).then_some("HostnameConflict"),
     }
 }

@@ -46,7 +46,7 @@ fn features(support: Support) -> Vec<SupportedFeature> {
         names.extend(["GatewayAddressEmpty", "GatewayStaticAddresses", "ListenerSet"]);
     }
     if support.terminate {
-        names.push("TLSRouteModeTerminate");
+        names.extend(["TLSRouteModeMixed", "TLSRouteModeTerminate"]);
     }
     names.sort_unstable();
     names.into_iter().map(|it| SupportedFeature { name: it.to_owned() }).collect()
