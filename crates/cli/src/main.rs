@@ -70,7 +70,7 @@ fn parse<T: Parser>(arguments: &[OsString], go_on: impl FnOnce(T) -> Result) -> 
 fn portcullis(arguments: Arguments) -> Result {
     let output = arguments.output;
     match arguments.subcommand {
-        Subcommand::Agent(it) => block_on(agent_run::run(&it, output)),
+        Subcommand::Agent(it) => block_on_all(agent_run::run(&it, output)),
         Subcommand::Controller(it) => block_on(controller_command::run(&it)),
         Subcommand::Plan(it) => block_on(plan::plan(&it, output)),
         Subcommand::Render(it) => block_on(plan::render(&it, output)),
@@ -79,7 +79,7 @@ fn portcullis(arguments: Arguments) -> Result {
         Subcommand::Doctor(it) => block_on(doctor::run(&it, output)),
         Subcommand::Migrate(it) => block_on(migrate::run(&it, output)),
         Subcommand::Epok(it) => block_on(epok::run(&it, output)),
-        Subcommand::Gateway(it) => block_on(gateway::run(&it, output)),
+        Subcommand::Gateway(it) => block_on_all(gateway::run(&it, output)),
         Subcommand::HostApply(it) => block_on(host_apply::run(&it)),
         Subcommand::Install(it) => install::run(&it, output),
         Subcommand::Completion(it) => completion::run(&it),
@@ -89,8 +89,18 @@ fn portcullis(arguments: Arguments) -> Result {
 }
 
 fn block_on(work: impl Future<Output = Result>) -> Result {
+    block_on_threads(2, work)
+}
+
+/// For what carries visitors' bytes: a thread for each processor that this process may use.
+fn block_on_all(work: impl Future<Output = Result>) -> Result {
+    let processors = std::thread::available_parallelism().map_or(2, usize::from);
+    block_on_threads(processors.max(2), work)
+}
+
+fn block_on_threads(threads: usize, work: impl Future<Output = Result>) -> Result {
     let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
     let runtime = runtime.context("cannot start the runtime")?;
     let ending = runtime.block_on(work);
     // A thread may still wait for standard input; nobody waits for it.

@@ -28,6 +28,8 @@ mod place;
 mod publishing;
 #[path = "publish/sockets.rs"]
 mod sockets;
+#[path = "publish/systemd.rs"]
+mod systemd;
 #[path = "publish/trust.rs"]
 mod trust;
 #[path = "publish/upgrades.rs"]

@@ -198,6 +198,9 @@ impl Gateway {
         }
         self.tunnels.stop().await;
         self.until_drained().await;
+        // Who comes from here on waits in the kernel for the next process, if there is one.
+        self.inner.table().pause();
+        self.until(DECIDED, |house| house.visitors() == 0).await;
         self.ask(|done| Errand::End(true, done)).await;
         self.end_sessions().await;
         tracing::info!("the gateway has ended");

@@ -14,7 +14,7 @@ use crate::message::{Reach, Refused, RefusedReason};
 pub const SHORTEST_DEADLINE: Duration = Duration::from_millis(250);
 
 /// The time that a link gets which has no connection ready and must wait for one.
-pub const UNREADY_DEADLINE: Duration = Duration::from_millis(50);
+pub const UNREADY_DEADLINE: Duration = Duration::from_millis(100);
 
 /// The time that all links together get to answer.
 pub const GIVE_UP_AFTER: Duration = Duration::from_secs(10);
@@ -292,8 +292,8 @@ mod tests {
         let unready = Candidate { ready: false, ..candidate() };
         let mut search = Search::new(vec![("a", unready), ("b", unready)], ms(0));
         assert_eq!(search.poll(ms(0)), Step::Ask("a"));
-        assert_eq!(search.poll(ms(0)), Step::Wait(ms(50)));
-        assert_eq!(search.poll(ms(50)), Step::Ask("b"));
+        assert_eq!(search.poll(ms(0)), Step::Wait(ms(100)));
+        assert_eq!(search.poll(ms(100)), Step::Ask("b"));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tunnel_proto::carrier_choice::Which;
 use tunnel_proto::first_carrier::FirstCarrier;
 
-use crate::dialler::{self, DialError, DiallerSettings};
+use crate::dialler::{self, DialError, DiallerSettings, Turn};
 use crate::link::Carrier;
 use crate::quic;
 use crate::session::{AgentSession, Ended};
@@ -148,7 +148,9 @@ async fn race(
     epoch: u64,
     first: Which,
 ) -> Result<AgentSession, DialError> {
-    let (tls, quic) = (dialler::dial(settings, epoch), quic::dial(settings, epoch));
+    let turn = Turn::default();
+    let tls = dialler::dial_in_turn(settings, epoch, &turn);
+    let quic = quic::dial_in_turn(settings, epoch, &turn);
     tokio::pin!(tls, quic);
     let (mut tls_error, mut quic_error) = (None, None);
     let mut head_start = std::pin::pin!(sleep(HEAD_START));

@@ -147,7 +147,20 @@ pub enum DialError {
 ///
 /// Why there is no session.
 pub async fn dial(settings: &DiallerSettings, epoch: u64) -> Result<AgentSession, DialError> {
-    let session = crate::tls::dial(settings, epoch);
+    dial_in_turn(settings, epoch, &Turn::default()).await
+}
+
+/// Who of several that dial the same gateway may say hello to it. Two that did so would throw each
+/// other out there.
+pub(crate) type Turn = tokio::sync::Mutex<()>;
+
+/// The same, beside others.
+pub(crate) async fn dial_in_turn(
+    settings: &DiallerSettings,
+    epoch: u64,
+    turn: &Turn,
+) -> Result<AgentSession, DialError> {
+    let session = crate::tls::dial(settings, epoch, turn);
     match tokio::time::timeout(settings.patience, session).await {
         Ok(result) => result,
         Err(_) => Err(DialError::Late(settings.patience)),

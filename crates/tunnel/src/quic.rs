@@ -22,7 +22,7 @@ mod unread;
 
 pub(crate) use accept::accept;
 pub use dial::dial;
-pub(crate) use dial::join;
+pub(crate) use dial::{dial_in_turn, join};
 pub(crate) use link::QuicLink;
 
 /// Codes with which streams and connections are ended before their time.

@@ -35,7 +35,7 @@ use tunnel_proto::message::{ToAgent, ToGateway, Welcome};
 
 use crate::acceptor::{Arrival, Entrance};
 use crate::auto::Sided;
-use crate::dialler::{self, DialError, DiallerSettings};
+use crate::dialler::{self, DialError, DiallerSettings, Turn};
 use crate::link::Carrier;
 use crate::peer::Identity;
 use crate::session::{AgentSession, Channel, Control, Ended, GatewaySession, Status};
@@ -189,6 +189,7 @@ async fn join(mut connection: Connection, peer: &Identity, entrance: &Entrance) 
 pub(crate) async fn dial(
     settings: &DiallerSettings,
     epoch: u64,
+    turn: &Turn,
 ) -> Result<AgentSession, DialError> {
     let mut addresses = dialler::resolve(&settings.endpoints).await?;
     loop {
@@ -197,6 +198,7 @@ pub(crate) async fn dial(
         let address = address.or(addresses.first().copied()).ok_or(DialError::NoEndpoint)?;
         match shake(stream, settings).await {
             Ok((connection, peer)) => {
+                let _turn = turn.lock().await;
                 return greet(connection, peer, address, settings, epoch).await;
             }
             Err(source) => {

@@ -12,14 +12,13 @@ use crate::place::{AGENT, ONE, PATIENCE, Place, Size, at, finish, none_failed_or
 
 const DIRECTIONS: [Direction; 3] = [Direction::Out, Direction::Back, Direction::Both];
 
-/// Pings when nothing was heard for a second, death after five.
+/// Pings when nothing was heard for a second, death after four and a half.
 const NOTICED: Duration = Duration::from_secs(6);
 
 /// The longest pause between two attempts to reconnect, and what the attempt itself takes.
 const RECONNECTED: Duration = Duration::from_secs(14);
 
 #[test]
-#[ignore = "does not hold yet: 6.5 s on a busy machine, where 6 s are allowed"]
 fn wb04_a_link_that_dies_silently_is_noticed_within_six_seconds() -> anyhow::Result<()> {
     for direction in DIRECTIONS {
         let Some(place) = Place::build("silent", ONE)? else { return Ok(()) };
@@ -149,7 +148,6 @@ fn wb04_an_agent_that_was_killed_takes_its_listeners_over_at_once() -> anyhow::R
 }
 
 #[test]
-#[ignore = "does not hold yet: 4 of 302 connections failed while the frozen agent was replaced"]
 fn wb04_a_frozen_agent_gives_way_to_its_successor_at_once() -> anyhow::Result<()> {
     let Some(place) = Place::build("frozen-agent", ONE)? else { return Ok(()) };
     place.write("blog", &Service::default().yaml())?;

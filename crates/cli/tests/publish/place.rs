@@ -216,6 +216,22 @@ impl Place {
         self.tunnels.gateway(self.gateway(number), &format!("g{number}"))
     }
 
+    /// Starts a gateway's program with this environment.
+    pub(crate) fn start_gateway_in(
+        &self,
+        number: u8,
+        environment: &[(&str, &str)],
+    ) -> anyhow::Result<()> {
+        let configuration = self.path(&format!("g{number}.toml"));
+        let machine = self.gateway(number);
+        let mut command = machine.command(program());
+        command.args(["gateway", "run", "--config"]).arg(configuration);
+        command.envs(environment.iter().copied());
+        let daemon = Daemon::start(format!("the gateway on {}", machine.name()), command)?;
+        *self.gateways[usize::from(number) - 1].lock() = Some(daemon);
+        Ok(())
+    }
+
     /// Starts a gateway's program as this user, with one capability and nothing else.
     pub(crate) fn start_gateway_as(
         &self,

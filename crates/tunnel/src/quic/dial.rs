@@ -21,7 +21,7 @@ use super::datagrams::Registered;
 use super::flow::QuicFlow;
 use super::frames::{Beginning, nonsense, understand};
 use super::setup;
-use crate::dialler::{DialError, DiallerSettings, resolve};
+use crate::dialler::{DialError, DiallerSettings, Turn, resolve};
 use crate::link::{Answer, Carrier, Flow, Incoming};
 use crate::session::{AgentSession, Channel, Control, Ended, Status};
 use crate::trust::alpn;
@@ -43,9 +43,19 @@ const PATIENCE: Duration = Duration::from_secs(5);
 ///
 /// Why there is no session.
 pub async fn dial(settings: &DiallerSettings, epoch: u64) -> Result<AgentSession, DialError> {
+    dial_in_turn(settings, epoch, &Turn::default()).await
+}
+
+/// The same, beside others.
+pub(crate) async fn dial_in_turn(
+    settings: &DiallerSettings,
+    epoch: u64,
+    turn: &Turn,
+) -> Result<AgentSession, DialError> {
     let session = async {
         let addresses = resolve(&settings.endpoints).await?;
         let (connection, address) = connect(settings, &addresses, alpn::QUIC).await?;
+        let _turn = turn.lock().await;
         let greeted = greet(settings, epoch, connection, address).await;
         greeted.map_err(|source| match source {
             Greeted::Failed(source) => DialError::Handshake { address, source },

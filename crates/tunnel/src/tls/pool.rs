@@ -21,6 +21,9 @@ use crate::session::Outbox;
 /// The most idle connections that are asked for in advance.
 const MOST_SPARE: u32 = 256;
 
+/// How often the number of idle connections that are asked for in advance may double.
+const GROW_EVERY: Duration = Duration::from_secs(1);
+
 /// How often it is looked whether idle connections live, and whether they are too many.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
@@ -45,6 +48,8 @@ struct State {
     waiting: VecDeque<oneshot::Sender<Connection>>,
     /// How many should be found ready, by demand.
     wanted: u32,
+    /// When that last grew: those who wait at one time are counted for themselves.
+    grew: Option<Instant>,
     /// What the agent was last told.
     told: u32,
     /// The fewest that were idle since it was last looked.
@@ -87,7 +92,10 @@ impl Pool {
             let (sender, receiver) = oneshot::channel();
             state.waiting.retain(|it| !it.is_closed());
             state.waiting.push_back(sender);
-            state.wanted = (state.wanted * 2).clamp(self.least.max(1), MOST_SPARE);
+            if state.grew.is_none_or(|it| it.elapsed() >= GROW_EVERY) {
+                state.grew = Some(Instant::now());
+                state.wanted = (state.wanted * 2).clamp(self.least.max(1), MOST_SPARE);
+            }
             self.tell(&mut state);
             receiver
         };
