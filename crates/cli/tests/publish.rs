@@ -8,6 +8,8 @@
 mod addresses;
 #[path = "publish/certificates.rs"]
 mod certificates;
+#[path = "publish/crowd.rs"]
+mod crowd;
 #[path = "publish/death.rs"]
 mod death;
 #[path = "publish/hostile.rs"]
@@ -22,10 +24,16 @@ mod many;
 mod names;
 #[path = "publish/objects.rs"]
 mod objects;
+#[path = "publish/openssh.rs"]
+mod openssh;
 #[path = "publish/place.rs"]
 mod place;
 #[path = "publish/publishing.rs"]
 mod publishing;
+#[path = "publish/quota.rs"]
+mod quota;
+#[path = "publish/reachable.rs"]
+mod reachable;
 #[path = "publish/sockets.rs"]
 mod sockets;
 #[path = "publish/systemd.rs"]
@@ -34,3 +42,5 @@ mod systemd;
 mod trust;
 #[path = "publish/upgrades.rs"]
 mod upgrades;
+#[path = "publish/watched.rs"]
+mod watched;
