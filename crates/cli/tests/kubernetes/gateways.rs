@@ -22,6 +22,7 @@ const IMAGE: [&str; 2] =
     [concat!("portcullis:", env!("CARGO_PKG_VERSION")), "localhost/portcullis:test"];
 const KIND: &str = include_str!("../../../../deploy/crds/edgegateways.portcullis.dev.yaml");
 const ROLE: &str = include_str!("../../../../deploy/agent/rbac.yaml");
+const CERTIFICATES: &str = include_str!("../../../../deploy/agent/certificates.yaml");
 const AGENTS: &str = include_str!("../../../../deploy/agent/deployment.yaml");
 
 /// A scene with a gateway and agents. Its end removes what the test made.
@@ -163,7 +164,8 @@ impl Gateway {
         std::fs::write(&path, format!("stateDirectory = {state:?}\n{}\n", own.join("\n")))?;
         let path = path.display().to_string();
         let daemon = machine.spawn(PROGRAM, &["gateway", "run", "--config", &path])?;
-        stage.apply(&format!("{ROLE}\n---\n{}", AGENTS.replace(IMAGE[0], IMAGE[1])))?;
+        let agents = AGENTS.replace(IMAGE[0], IMAGE[1]);
+        stage.apply(&format!("{ROLE}\n---\n{CERTIFICATES}\n---\n{agents}"))?;
         Ok(Self { machine, daemon })
     }
 }
