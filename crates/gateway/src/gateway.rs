@@ -384,7 +384,7 @@ async fn probe_all(inner: Arc<Inner>) {
         let listeners: Vec<_> = inner.table().listeners().cloned().collect();
         let probes = listeners.into_iter().map(|listener| async move {
             match listener.probes.take_passed() {
-                Some(microseconds) => listener.reached(Reached::Backend(microseconds)),
+                Some(microseconds) => listener.reached(Some(Reached::Backend(microseconds))),
                 None => probe::probe(listener).await,
             }
         });

@@ -356,9 +356,10 @@ impl Listener {
         }
     }
 
-    /// Keeps what a probe, or a visitor, found.
-    pub(crate) fn reached(&self, reached: Reached) {
-        if self.probes.keep(Probed { at: crate::clock::now_seconds(), reached }) {
+    /// Keeps what a probe, or a visitor, found; `None` where there is nothing to find.
+    pub(crate) fn reached(&self, reached: Option<Reached>) {
+        let probed = reached.map(|reached| Probed { at: crate::clock::now_seconds(), reached });
+        if self.probes.keep(probed) {
             self.cluster.tell();
         }
     }

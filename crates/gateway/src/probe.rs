@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 use tunnel_proto::choice::Failure;
 use tunnel_proto::message::{Open, Protocol, Reached, RefusedReason, Route};
 
-use crate::listener::Listener;
+use crate::listener::{Listener, Wished};
 use crate::opening;
 use crate::port::canonical;
 
@@ -35,7 +35,24 @@ pub(crate) async fn probe(listener: Arc<Listener>) {
         Ok(reached) => reached,
         Err(error) => Reached::Filtered(error.to_string()),
     };
-    listener.reached(reached);
+    // A port that shall lead nowhere fails nobody: visitors get as far as was wished.
+    let as_wished =
+        matches!(reached, Reached::Endpoint(_)) && backends(&listener.wish()).is_empty();
+    listener.reached((!as_wished).then_some(reached));
+}
+
+/// The backends that a port leads to, each with a name that leads there.
+fn backends(wished: &Wished) -> Vec<(&str, Option<&str>)> {
+    let mut backends: Vec<_> = match &wished.port.route {
+        Route::Backend(backend) => vec![(backend.as_str(), None)],
+        Route::ServerName(names) => {
+            names.iter().map(|it| (it.backend.as_str(), Some(it.name.as_str()))).collect()
+        }
+        Route::Nowhere => Vec::new(),
+    };
+    backends.retain(|(backend, _)| *backend != Route::NOBODY);
+    backends.dedup_by_key(|(backend, _)| *backend);
+    backends
 }
 
 async fn dial(listener: &Listener) -> io::Result<Reached> {
@@ -91,14 +108,7 @@ async fn dial(listener: &Listener) -> io::Result<Reached> {
 /// Asks agents for each backend of the port, as for a visitor. Called when a probe has come in.
 pub(crate) async fn behind(listener: &Listener, from: SocketAddr) -> Reached {
     let wished = listener.wish();
-    let mut backends: Vec<(&str, Option<&str>)> = match &wished.port.route {
-        Route::Backend(backend) => vec![(backend, None)],
-        Route::ServerName(names) => {
-            names.iter().map(|it| (it.backend.as_str(), Some(it.name.as_str()))).collect()
-        }
-        Route::Nowhere => Vec::new(),
-    };
-    backends.dedup_by_key(|(backend, _)| *backend);
+    let backends = backends(&wished);
     if backends.is_empty() {
         return Reached::Endpoint("nothing to lead to yet".to_owned());
     }

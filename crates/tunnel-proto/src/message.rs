@@ -230,6 +230,12 @@ pub enum Route {
     Nowhere,
 }
 
+impl Route {
+    /// The key that is named where nobody shall answer: a server name that belongs to somebody who
+    /// has nothing for it. No agent ever serves it.
+    pub const NOBODY: &'static str = "nobody";
+}
+
 /// A backend for the visitors that ask for a name.
 #[derive(Clone, Debug, Decode, Encode, Eq, PartialEq)]
 pub struct NamedBackend {

@@ -63,10 +63,12 @@ impl Probes {
     }
 
     /// Keeps a finding; says whether it tells another story than the last one.
-    pub(crate) fn keep(&self, probed: Probed) -> bool {
+    pub(crate) fn keep(&self, probed: Option<Probed>) -> bool {
         let hop = |it: &Probed| std::mem::discriminant(&it.reached);
-        let before = lock(&self.last).replace(probed.clone());
-        before.is_none_or(|before| hop(&before) != hop(&probed))
+        let mut last = lock(&self.last);
+        let is_news = last.as_ref().map(hop) != probed.as_ref().map(hop);
+        *last = probed;
+        is_news
     }
 }
 

@@ -24,10 +24,8 @@ pub struct Publication {
 }
 
 impl Publication {
-    /// The key that ports name where nobody shall answer: a server name that belongs to somebody
-    /// who has nothing for it. It is never among [`backends`](Self::backends), so that no agent
-    /// serves it.
-    pub const NOBODY: &'static str = "nobody";
+    /// [`Route::NOBODY`]: never among [`backends`](Self::backends), so that no agent serves it.
+    pub const NOBODY: &'static str = Route::NOBODY;
 
     /// Drops backends that no port leads to: agents need not look after them.
     pub(super) fn keep_only_led_to(&mut self) {
