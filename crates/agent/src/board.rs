@@ -135,9 +135,7 @@ impl Board {
         let entry = entries.entry(gateway.to_owned()).or_default();
         entry.status.notes.clone_from(&report.notes);
         entry.status.ports = report.ports.iter().map(port_status).collect();
-        if let Some(reachable) = reachability(&report) {
-            entry.observed.reachable = Some(reachable);
-        }
+        entry.observed.reachable = reachability(&report);
         entry.observed.report = Some(report);
         entry.observed.reported_at = Some(Timestamp::now());
         drop(entries);
