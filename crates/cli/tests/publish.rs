@@ -12,6 +12,8 @@ mod certificates;
 mod crowd;
 #[path = "publish/death.rs"]
 mod death;
+#[path = "publish/forwarder.rs"]
+mod forwarder;
 #[path = "publish/hostile.rs"]
 mod hostile;
 #[path = "publish/limits.rs"]

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use anyhow::Context as _;
 use testkit::Protocol::Tcp;
 use testkit::internet::{Direction, public};
+use testkit::lab::Daemon;
 use testkit::probe::{EchoServer, Outcome, Probe};
 use testkit::sshd::{self, SshServer};
 use testkit::wait;
@@ -174,6 +175,27 @@ fn wb02_a_port_that_a_dead_session_holds_is_asked_for_until_it_is_free() -> anyh
     // A session that ends with a word is replaced at once.
     site.start_agent(1)?;
     site.place.kill_agent(2)?;
+    site.answered_by(8443, "https-a1")
+}
+
+#[test]
+fn wb02_a_tunnel_that_runs_is_followed_when_it_stops() -> anyhow::Result<()> {
+    let Some(site) = Site::build("openssh-move", 2)? else { return Ok(()) };
+    // What is there: a plain `ssh -R`, beside which ours waits.
+    let mut old = site.server.client(site.place.agent(2));
+    old.args(["-N", "-R", "127.0.0.1:8080:localhost:80", "-R", "127.0.0.1:8443:localhost:443"]);
+    let old = Daemon::start("ssh -R", old)?;
+    site.answered_by(8080, "http-a2").with_context(|| old.log())?;
+    site.declare(site.server.host_key())?;
+    site.publish()?;
+    site.start_agent(1)?;
+    wait::until("the agent says that the ports are in use", PATIENCE, || {
+        let states = site.states(1);
+        (states.len() == 2 && states.iter().all(|it| it.contains("in use"))).then_some(())
+    })?;
+    assert_eq!(site.answers(8443)?.as_deref(), Some("https-a2"), "the old tunnel is untouched");
+    old.kill();
+    site.answered_by(8080, "http-a1")?;
     site.answered_by(8443, "https-a1")
 }
 
