@@ -74,8 +74,8 @@ pub(crate) struct MachineOptions {
     #[arg(long, value_name = "DIGEST", requires = "program_url")]
     program_sha256: Option<Sha256>,
 
-    /// Run without CAP_NET_ADMIN: ports with allow lists or limits, which the kernel's packet
-    /// filter keeps, are then refused
+    /// Run without CAP_NET_ADMIN: allow lists, limits and a quota's rate are then kept by the program
+    /// and not by the kernel's packet filter
     #[arg(long)]
     no_packet_filter: bool,
 }
