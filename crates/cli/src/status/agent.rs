@@ -152,7 +152,7 @@ mod tests {
         expect![[r#"
             agent agent-0 on node n1: 2 ports for 1 backends, writes statuses
               FAIL ams1: not linked: 192.0.2.2:7443 cannot be connected to
-              ok   fra1: linked over tls to 192.0.2.1:7443 in 12.3 ms, 2 flows, 999 B in, 12 MB out, since 2026-01-02T03:04:06Z
+              ok   fra1: linked over tls to 192.0.2.1:7443 in 12.3 ms, 2 flows, 999 B in, 12 MB out, since 2026-01-02T03:04:05Z
                      UDP is blocked
                      *:443/tcp for Service web/blog listening: 2 open of 9, 1 B in, 2 B out, 1 refused
               Service web/blog: portcullis.dev/gateway: no such gateway; name one

@@ -2,13 +2,15 @@
 
 use std::net::SocketAddr;
 
+use anyhow::Context as _;
 use testkit::Protocol::{Tcp, Udp};
 use testkit::internet::{private, public6};
 use testkit::probe::Probe;
-use testkit::wait;
+use testkit::tunnels::AGENT_PAGES;
+use testkit::{Machine, wait};
 
 use crate::objects::Service;
-use crate::place::{ONE, PATIENCE, Place, at, finish};
+use crate::place::{ONE, PATIENCE, Place, at, finish, program};
 
 #[test]
 fn wb01_a_home_behind_a_router_publishes_80_and_443_on_a_public_machine() -> anyhow::Result<()> {
@@ -182,6 +184,35 @@ fn wb09_a_port_that_the_gateway_does_not_grant_is_not_opened() -> anyhow::Result
         let status = place.agent_status(1)?.to_string();
         Ok(status.contains("does not grant 80/tcp").then_some(()))
     })
+}
+
+#[test]
+fn both_ends_show_links_ports_and_bytes() -> anyhow::Result<()> {
+    let Some(place) = Place::build("status", ONE)? else { return Ok(()) };
+    place.write("blog", &Service::default().yaml())?;
+    place.reached(at(1, 443), Tcp)?;
+    let program = program().display().to_string();
+    let ask =
+        |machine: &Machine, more: &[&str]| machine.run(&program, &[&["status"], more].concat());
+    let shows = |text: &str, words: &[&str]| words.iter().all(|it| text.contains(it));
+    let linked =
+        ["ok   g1: linked over tls to ", " ms, ", "443/tcp for Service web/blog listening: "];
+    let serves = ["gateway g1 (", "ok   cluster home: 1 agents", "a1: linked over tls from "];
+    // Reports come every few seconds.
+    let mut last = (String::new(), String::new());
+    let shown = wait::until_ok("both ends tell of links and ports", PATIENCE, || {
+        let agent = ask(place.agent(1), &["--address", AGENT_PAGES])?;
+        last = (agent, ask(place.gateway(1), &[])?);
+        Ok((shows(&last.0, &linked) && shows(&last.1, &serves)).then_some(()))
+    });
+    shown.with_context(|| format!("{last:?}"))?;
+    let document = ask(place.gateway(1), &["--output", "json"])?;
+    let document: serde_json::Value = serde_json::from_str(&document)?;
+    let cluster = &document["gateway"]["clusters"][0];
+    assert_eq!(cluster["agents"][0]["name"], "a1", "{document:#}");
+    assert!(cluster["agents"][0]["roundTripMicroseconds"].as_u64() > Some(0), "{document:#}");
+    assert!(document.get("hosts").is_none() && document.get("agent").is_none(), "{document:#}");
+    Ok(())
 }
 
 #[test]
