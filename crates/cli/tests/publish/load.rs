@@ -53,7 +53,7 @@ fn wb13_a_reader_that_does_not_read_stalls_nobody_else() -> anyhow::Result<()> {
 }
 
 #[test]
-#[ignore = "does not hold yet: not passed on a busy machine with a debug build"]
+#[ignore = "does not hold yet: an agent built for tests takes up to 67 MB, where 64 are allowed"]
 fn wb01_ten_thousand_idle_flows_need_little_memory() -> anyhow::Result<()> {
     let Some(place) = Place::build("idle", ONE)? else { return Ok(()) };
     let backend = hold(listen(&place.backends[0], 9000)?);
