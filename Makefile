@@ -16,10 +16,10 @@ help: ## list the commands
 setup: ## install and build what the tests need (idempotent, cached outside the tree)
 	scripts/setup all
 
-demo: ## run job 1 on this machine in network namespaces; KUBE=1 on a real cluster, KEEP=1 leaves it running
+demo: ## run jobs 1 and 2 on this machine in network namespaces; KUBE=1 on a real cluster, KEEP=1 leaves it running
 	scripts/setup packet $(if $(KUBE),kubernetes images)
 	cargo build --release --package cli --package demo
-	target/release/portcullis-demo $(if $(KUBE),--kube) $(if $(KEEP),--keep)
+	target/release/portcullis-demo --publish $(if $(KUBE),--kube) $(if $(KEEP),--keep)
 
 test: ## run all tests; REQUIRE_ALL=1 turns skips into failures
 	scripts/setup all
