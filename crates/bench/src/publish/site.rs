@@ -22,8 +22,9 @@ pub(super) const PUBLIC: Ipv4Addr = Ipv4Addr::new(10, 90, 0, 2);
 /// Takes bulk data: iperf3.
 pub(super) const BULK: u16 = 5201;
 
-/// Sends back what it gets.
-pub(super) const ECHO: u16 = 5300;
+/// Sends back what it gets; every way has a port of its own. What one way leaves behind of its
+/// connections would let the others search for free ports, milliseconds for each connection.
+const ECHOES: [u16; 6] = [5300, 5301, 5302, 5303, 5304, 5305];
 
 /// How long a tunnel may take to come up.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -33,7 +34,7 @@ pub(super) struct Site {
     pub(super) machine: Machine,
     /// What is measured, the way without a tunnel first.
     pub(super) ways: Vec<Way>,
-    _backends: (Daemon, Echo),
+    _backends: (Daemon, Vec<Echo>),
     _directory: tempfile::TempDir,
     _lab: Lab,
 }
@@ -58,18 +59,23 @@ impl Site {
             ],
         )?;
         bulk.wait_for_log("Server listening", PATIENCE)?;
-        let echo = Echo::start(&machine, SocketAddr::from((BACKEND, ECHO)))?;
+        // Thousands of connections a second come and go.
+        machine.sysctl("ipv4/tcp_tw_reuse", "1")?;
+        machine.sysctl("ipv4/ip_local_port_range", "10000 65000")?;
+        let start = |port| Echo::start(&machine, SocketAddr::from((BACKEND, port)));
+        let echoes = ECHOES.into_iter().map(start).collect::<Result<_>>()?;
+        let [direct, ours, plain, noise, bore, ssh] = ECHOES;
         let directory = tempfile::tempdir()?;
         let peers = peers()?;
-        let mut ways = vec![Way::direct()];
-        ways.push(ways::ours(&machine, &setting.portcullis, directory.path())?);
-        for transport in ["tcp", "noise"] {
-            ways.push(ways::rathole(&machine, &peers.rathole, transport, directory.path())?);
+        let mut ways = vec![Way::direct(direct)];
+        ways.push(ways::ours(&machine, &setting.portcullis, directory.path(), ours)?);
+        for (transport, echo) in [("tcp", plain), ("noise", noise)] {
+            ways.push(ways::rathole(&machine, &peers.rathole, transport, directory.path(), echo)?);
         }
-        ways.push(ways::bore(&machine, &peers.bore)?);
-        ways.push(ways::ssh(&machine)?);
+        ways.push(ways::bore(&machine, &peers.bore, bore)?);
+        ways.push(ways::ssh(&machine, ssh)?);
         let site =
-            Self { machine, ways, _backends: (bulk, echo), _directory: directory, _lab: lab };
+            Self { machine, ways, _backends: (bulk, echoes), _directory: directory, _lab: lab };
         for way in &site.ways {
             site.wait_for(way).with_context(|| way.logs())?;
         }

@@ -11,7 +11,7 @@ use testkit::sshd::{self, SshServer};
 use testkit::tunnels::Tunnels;
 use testkit::wait;
 
-use super::site::{BACKEND, BULK, ECHO, PUBLIC};
+use super::site::{BACKEND, BULK, PUBLIC};
 
 /// A way without anything on it.
 pub(super) const DIRECT: &str = "direct";
@@ -41,8 +41,8 @@ pub(super) struct Way {
 
 impl Way {
     /// To the backends themselves.
-    pub(super) fn direct() -> Self {
-        let (bulk, echo) = ((BACKEND, BULK).into(), (BACKEND, ECHO).into());
+    pub(super) fn direct(echo: u16) -> Self {
+        let (bulk, echo) = ((BACKEND, BULK).into(), (BACKEND, echo).into());
         Self { name: DIRECT, bulk, echo, encrypted: false, daemons: Vec::new(), server: None }
     }
 
@@ -77,8 +77,8 @@ impl Way {
 }
 
 /// Our gateway and our agent, between them whatever they choose themselves.
-pub(super) fn ours(machine: &Machine, program: &Path, directory: &Path) -> Result<Way> {
-    let backend = (BACKEND, [BULK, ECHO]);
+pub(super) fn ours(machine: &Machine, program: &Path, directory: &Path, echo: u16) -> Result<Way> {
+    let backend = (BACKEND, [BULK, echo]);
     published([machine, machine], program, directory, PUBLIC, backend)
 }
 
@@ -122,6 +122,7 @@ pub(super) fn rathole(
     program: &Path,
     transport: &str,
     directory: &Path,
+    echo: u16,
 ) -> Result<Way> {
     let noise = transport == "noise";
     let (name, first) = if noise { (NOISE, 7200) } else { (RATHOLE, 7100) };
@@ -143,7 +144,7 @@ pub(super) fn rathole(
         format!("[server]\nbind_addr = \"127.0.0.1:{first}\"\ndefault_token = \"t\"\n{server}"),
         format!("[client]\nremote_addr = \"127.0.0.1:{first}\"\ndefault_token = \"t\"\n{client}"),
     ];
-    for (service, public, local) in [("bulk", ports[0], BULK), ("echo", ports[1], ECHO)] {
+    for (service, public, local) in [("bulk", ports[0], BULK), ("echo", ports[1], echo)] {
         sides[0] += &format!("[server.services.{service}]\nbind_addr = \"127.0.0.1:{public}\"\n");
         sides[1] += &format!("[client.services.{service}]\nlocal_addr = \"{BACKEND}:{local}\"\n");
     }
@@ -159,11 +160,11 @@ pub(super) fn rathole(
 }
 
 /// bore, which encrypts nothing.
-pub(super) fn bore(machine: &Machine, program: &Path) -> Result<Way> {
+pub(super) fn bore(machine: &Machine, program: &Path, echo: u16) -> Result<Way> {
     let mut daemons = vec![machine.spawn(program, &["server", "--bind-addr", "127.0.0.1"])?];
     daemons[0].wait_for_log("listening", Duration::from_secs(10))?;
     let ports = [7401, 7402];
-    for (public, local) in ports.iter().zip([BULK, ECHO]) {
+    for (public, local) in ports.iter().zip([BULK, echo]) {
         let (local, public) = (local.to_string(), public.to_string());
         let host = BACKEND.to_string();
         let arguments =
@@ -174,7 +175,7 @@ pub(super) fn bore(machine: &Machine, program: &Path) -> Result<Way> {
 }
 
 /// OpenSSH with its default cipher.
-pub(super) fn ssh(machine: &Machine) -> Result<Way> {
+pub(super) fn ssh(machine: &Machine, echo: u16) -> Result<Way> {
     sshd::available()?;
     let lines = "AllowTcpForwarding yes\nGatewayPorts clientspecified\n";
     let address = Ipv4Addr::LOCALHOST.into();
@@ -182,7 +183,7 @@ pub(super) fn ssh(machine: &Machine) -> Result<Way> {
     let ports = [7501, 7502];
     let mut client = server.client(machine);
     client.args(["-N", "-o", "ExitOnForwardFailure=yes"]);
-    for (public, local) in ports.iter().zip([BULK, ECHO]) {
+    for (public, local) in ports.iter().zip([BULK, echo]) {
         client.arg("-R").arg(format!("127.0.0.1:{public}:{BACKEND}:{local}"));
     }
     let client = Daemon::start("ssh -R", client)?;

@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Re
 use tokio::net::TcpStream;
 use tunnel_proto::frame::{self, Decoder, Kind, Piece};
 
-use super::handshake::{Handshake, Shaken};
+use super::handshake::{Handshake, Said, Shaken};
 use super::records::{Records, sealed_length};
 use super::scratch::{CHUNK, Pieces, Scratch};
 use crate::session::Status;
@@ -94,30 +94,32 @@ impl Connection {
     pub(super) async fn establish(
         mut stream: TcpStream,
         mut handshake: Handshake,
-        mut received: Vec<u8>,
+        received: Vec<u8>,
     ) -> io::Result<Established> {
-        let (mut opened, mut out) = (Vec::new(), Vec::new());
+        let mut said = Said { received, ..Said::default() };
         loop {
-            let shaken = handshake.shake(&mut received, &mut opened, &mut out);
-            if !out.is_empty() {
-                let sent = stream.write_all(&out).await;
-                out.clear();
+            let shaken;
+            (handshake, said, shaken) = handshake.shake_aside(said).await?;
+            if !said.out.is_empty() {
+                let sent = stream.write_all(&said.out).await;
+                said.out.clear();
                 if shaken.is_ok() {
                     sent?;
                 }
             }
             match shaken? {
                 Shaken::Done => break,
-                Shaken::More if received.len() > LONGEST_GREETING => {
+                Shaken::More if said.received.len() > LONGEST_GREETING => {
                     return Err(nonsense("a handshake that is too long"));
                 }
                 Shaken::More => {}
             }
-            received.reserve(2 << 10);
-            if stream.read_buf(&mut received).await? == 0 {
+            said.received.reserve(2 << 10);
+            if stream.read_buf(&mut said.received).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
+        let Said { mut received, plain: opened, out: _ } = said;
         let (chain, alpn) = (handshake.peer_certificates().to_vec(), handshake.alpn().to_vec());
         received.shrink_to_fit();
         let connection = Self {

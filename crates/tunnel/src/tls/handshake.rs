@@ -1,14 +1,19 @@
 //! The handshake of TLS as a function from bytes to bytes: no sockets.
+//!
+//! It thinks on threads of its own, at most one for each processor: a thousand agents that come
+//! back at once take what the visitors leave them.
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
 use rustls::{ClientConfig, CommonState, ServerConfig};
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 
 use super::records::{Library, Records};
 
@@ -26,6 +31,21 @@ pub(super) enum Shaken {
     /// Both ends know each other.
     Done,
 }
+
+/// What the ends have said.
+#[derive(Debug, Default)]
+pub(super) struct Said {
+    /// By the other end, and not used up.
+    pub(super) received: Vec<u8>,
+    /// Bytes of the application that came early.
+    pub(super) plain: Vec<u8>,
+    /// What must be sent.
+    pub(super) out: Vec<u8>,
+}
+
+/// How many handshakes may think at once.
+static TURNS: LazyLock<Semaphore> =
+    LazyLock::new(|| Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)));
 
 impl Handshake {
     pub(super) fn client(
@@ -69,6 +89,25 @@ impl Handshake {
     /// The agreed protocol.
     pub(super) fn alpn(&self) -> &[u8] {
         self.common().alpn_protocol().unwrap_or_default()
+    }
+
+    /// [`shake`](Self::shake) on another thread.
+    ///
+    /// # Errors
+    ///
+    /// When it panicked, or the program ends.
+    pub(super) async fn shake_aside(
+        mut self,
+        mut said: Said,
+    ) -> io::Result<(Self, Said, io::Result<Shaken>)> {
+        let turn = TURNS.acquire().await.map_err(io::Error::other)?;
+        let shaking = spawn_blocking(move || {
+            let Said { received, plain, out } = &mut said;
+            let shaken = self.shake(received, plain, out);
+            drop(turn);
+            (self, said, shaken)
+        });
+        shaking.await.map_err(io::Error::other)
     }
 
     /// Goes on. What must be sent is appended to `out`, also in case of an error; bytes of the
