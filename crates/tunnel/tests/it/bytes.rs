@@ -1,12 +1,14 @@
 //! Bytes that tests send, and what came of them.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tunnel::link::Ending;
+use tunnel::link::{Ending, Meter};
 
 use crate::stage::soon;
 
@@ -88,4 +90,14 @@ fn checksum(sum: u64, bytes: &[u8]) -> u64 {
     bytes
         .iter()
         .fold(sum, |sum, it| (sum.rotate_left(5) ^ u64::from(*it)).wrapping_mul(0x9E37_79B9))
+}
+
+/// Waits until `total` bytes are counted each way: that is once they are passed on, perhaps a moment
+/// after they have arrived.
+pub(super) async fn counted(meters: &[Arc<Meter>; 2], session: impl Fn() -> u64, total: u64) {
+    let is_all =
+        |it: &Arc<Meter>| [&it.out, &it.back].map(|it| it.load(Ordering::Relaxed)) == [total; 2];
+    while !meters.iter().all(is_all) || session() != 2 * total {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }

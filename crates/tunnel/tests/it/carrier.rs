@@ -11,11 +11,13 @@ use std::time::{Duration, Instant};
 use ::bytes::Bytes;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tunnel::acceptor::Sockets;
-use tunnel::link::{Ending, Meter, OpenError};
+use tunnel::link::{Ending, OpenError};
 use tunnel::session::Ended;
 use tunnel_proto::message::{Protocol, Refused, RefusedReason, ToAgent, ToGateway};
 
-use self::bytes::{break_off, drain, ended, kind, pattern, pour, receive, receive_all, send};
+use self::bytes::{
+    break_off, counted, drain, ended, kind, pattern, pour, receive, receive_all, send,
+};
 use crate::stage::{By, Line, SOON, Stage, Trust, echo_everything, open, pair, session, soon};
 
 /// Every test, for one carrier.
@@ -74,17 +76,8 @@ async fn bytes_arrive_both_ways(by: By) {
         assert_eq!(receive(&mut line.visitor, length).await, sent);
     }
     let total: u64 = 1 + 100 + 5_000 + 16_384 + 70_000;
-    // Bytes are counted once they are passed on, perhaps a moment after they have arrived.
-    let is_all =
-        |it: &Meter| [&it.out, &it.back].map(|it| it.load(Ordering::Relaxed)) == [total; 2];
-    let counted = async {
-        while !line.meters.iter().all(|it| is_all(it))
-            || stage.gateway.link.measured().bytes != 2 * total
-        {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    soon("every byte counts", counted).await;
+    let of_session = || stage.gateway.link.measured().bytes;
+    soon("every byte counts", counted(&line.meters, of_session, total)).await;
     assert_eq!(stage.gateway.link.measured().flows, 1);
     drop((line.visitor, line.backend));
 }
