@@ -36,7 +36,7 @@ struct Arguments {
     #[arg(long)]
     keep: bool,
 
-    /// Go on with two gateways, two agents and a visitor outside. Not every line of it holds yet.
+    /// Go on with two gateways, two agents and a visitor outside.
     #[arg(long)]
     publish: bool,
 

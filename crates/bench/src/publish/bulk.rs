@@ -82,17 +82,27 @@ pub(crate) fn run(setting: &Setting) -> Result<Vec<Row>> {
 
 /// Gigabits a second, and the seconds of processor time that a gigabyte cost.
 fn pour(site: &Site, way: &Way, streams: usize, seconds: u32) -> Result<(f64, f64)> {
-    // iperf3 takes a moment to be ready for the next.
-    std::thread::sleep(Duration::from_millis(200));
-    let before = way.processor_time()?;
     let (address, port) = (way.bulk.ip().to_string(), way.bulk.port().to_string());
     let (seconds, streams) = (seconds.to_string(), streams.to_string());
-    let report = site
-        .machine
-        .run("iperf3", &["-J", "-c", &address, "-p", &port, "-t", &seconds, "-P", &streams]);
-    let report = report.with_context(|| way.logs())?;
-    let report: serde_json::Value = serde_json::from_str(&report)?;
-    let sum = &report["end"]["sum_received"];
+    let arguments = ["-J", "-c", &address, "-p", &port, "-t", &seconds, "-P", &streams];
+    let mut tries = 0;
+    let (sum, before) = loop {
+        // iperf3 serves one client at a time, and takes a moment to be ready for the next.
+        std::thread::sleep(Duration::from_millis(200 << tries));
+        let before = way.processor_time()?;
+        let report = site.machine.run("iperf3", &arguments);
+        let sum = report.and_then(|it| {
+            let report: serde_json::Value = serde_json::from_str(&it)?;
+            let sum = report["end"]["sum_received"].clone();
+            anyhow::ensure!(sum.is_object(), "iperf3 measured nothing: {}", report["error"]);
+            Ok(sum)
+        });
+        match sum {
+            Ok(sum) => break (sum, before),
+            Err(_) if tries < 3 => tries += 1,
+            Err(error) => return Err(error).with_context(|| way.logs()),
+        }
+    };
     let bits = sum["bits_per_second"].as_f64().context("iperf3 measured nothing")?;
     let bytes = sum["bytes"].as_f64().context("iperf3 measured nothing")?;
     Ok((bits / 1e9, (way.processor_time()? - before) / (bytes / 1e9)))
