@@ -217,3 +217,52 @@ fn reference(kind: ObjectKind, metadata: &ObjectMeta) -> ObjectRef {
         name: metadata.name.clone().unwrap_or_default(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use api::annotation::key::HOST_PORTS;
+    use jiff::Timestamp;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::*;
+
+    #[test]
+    fn only_what_says_something_else_is_touched() {
+        let seen = Seen::default();
+        let tell = |name: &str, version: u64, status: Option<&ServiceStatus>| {
+            let metadata = ObjectMeta {
+                name: Some(name.to_owned()),
+                namespace: Some("web".to_owned()),
+                resource_version: Some(version.to_string()),
+                annotations: Some([(HOST_PORTS.to_owned(), "443".to_owned())].into()),
+                ..ObjectMeta::default()
+            };
+            seen.service(&metadata, None, status);
+        };
+        let blog = ObjectRef::namespaced(ObjectKind::Service, "web", "blog");
+        let shop = ObjectRef::namespaced(ObjectKind::Service, "web", "shop");
+        let forwarded = Condition {
+            type_: FORWARDED.to_owned(),
+            status: "True".to_owned(),
+            reason: String::new(),
+            message: String::new(),
+            observed_generation: None,
+            last_transition_time: Time(Timestamp::UNIX_EPOCH),
+        };
+        let status = ServiceStatus { conditions: Some(vec![forwarded]), load_balancer: None };
+
+        tell("blog", 1, None);
+        tell("shop", 1, None);
+        assert_eq!(seen.take_touched(), [blog.clone(), shop.clone()].into());
+        tell("blog", 2, None);
+        assert_eq!(seen.take_touched(), [].into(), "a new version says the same");
+        tell("blog", 3, Some(&status));
+        assert_eq!(seen.take_touched(), [blog.clone()].into());
+        tell("blog", 2, None);
+        assert_eq!(seen.take_touched(), [].into(), "an old version is late");
+        tell("shop", 4, Some(&status));
+        seen.forget(&shop);
+        assert_eq!(seen.take_touched(), [].into(), "nothing is written to what is gone");
+        assert_eq!(seen.of(&[blog.clone(), shop].into()).into_keys().collect::<Vec<_>>(), [blog]);
+    }
+}
