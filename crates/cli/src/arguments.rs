@@ -22,6 +22,7 @@ First steps:
   portcullis plan -f examples/forward               what would change on a host, and why
   portcullis doctor                                 what this machine lacks
   portcullis install manifests | kubectl apply -f - run it in a cluster
+  portcullis gateway create --help                  publish Services on a public machine
   portcullis controller --manifests DIR --interfaces eth0
                                                     run it here, without a cluster
 
@@ -31,8 +32,8 @@ Exit codes:
   2  refused: an argument, a file or an object cannot be accepted; nothing was changed
   3  a check that was asked for found something (plan --exit-code, doctor)";
 
-/// The border of a Kubernetes cluster: forwards ports of hosts to nodes and pods, as Services and
-/// Pods ask for it.
+/// The border of a Kubernetes cluster: forwards ports of hosts to nodes and pods, and publishes
+/// Services on public gateways, as Services, Pods and Gateways ask for it.
 #[derive(Debug, Parser)]
 #[command(name = "portcullis", version, propagate_version = true, after_help = EXAMPLES)]
 #[command(subcommand_required = true, arg_required_else_help = false, max_term_width = 100)]
@@ -65,7 +66,7 @@ pub(crate) enum Subcommand {
     Render(RenderArguments),
     /// Remove everything of ours from this machine or from hosts; needs no cluster
     Cleanup(CleanupArguments),
-    /// Show what a controller does: hosts, host ports, problems
+    /// Show what runs here and does: host ports, tunnels, published ports, problems
     Status(StatusArguments),
     /// Check kernel, programs, hosts and cluster; say what to do
     Doctor(DoctorArguments),
