@@ -6,10 +6,10 @@ mod list;
 mod rotate;
 
 use clap::{Args, Subcommand};
+use gateway_daemon::DaemonOptions;
 
 use crate::arguments::Output;
 use crate::ending::Result;
-use crate::gateway_run;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -31,7 +31,8 @@ pub(crate) struct GatewayArguments {
 #[derive(Debug, Subcommand)]
 enum GatewayCommand {
     /// Be a gateway, as its configuration file says
-    Run(gateway_run::RunArguments),
+    #[command(after_help = gateway_daemon::help("portcullis gateway run"))]
+    Run(DaemonOptions),
     /// Declare a gateway and print what its machine starts with
     Create(Box<create::CreateArguments>),
     /// Show the declared gateways
@@ -43,7 +44,7 @@ enum GatewayCommand {
 /// Does it.
 pub(crate) async fn run(arguments: &GatewayArguments, output: Output) -> Result {
     match &arguments.command {
-        GatewayCommand::Run(it) => gateway_run::run(it).await,
+        GatewayCommand::Run(it) => gateway_daemon::run(it).await,
         GatewayCommand::Create(it) => create::run(it, output).await,
         GatewayCommand::List(it) => list::run(it, output).await,
         GatewayCommand::Rotate(it) => rotate::run(it, output).await,

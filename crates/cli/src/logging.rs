@@ -1,9 +1,9 @@
-//! What long-running commands write to standard error while they run.
+//! How commands that go on are told what to log.
 
-use clap::{Args, ValueEnum};
-use tracing_subscriber::EnvFilter;
+use clap::Args;
+use program::logging::LogFormat;
 
-use crate::ending::{Result, refused};
+use crate::ending::Result;
 
 /// How to log.
 #[derive(Args, Clone, Debug)]
@@ -25,30 +25,9 @@ pub(crate) struct LogOptions {
     pub(crate) log_format: LogFormat,
 }
 
-/// The form of a log line.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub(crate) enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
 impl LogOptions {
     /// Starts logging to standard error.
     pub(crate) fn start(&self) -> Result<()> {
-        let filter = EnvFilter::try_new(&self.log).map_err(|error| {
-            refused(format!(
-                "--log (or PORTCULLIS_LOG): {:?}: {error}; write a level such as `info`, or levels \
-                 by part such as `info,host=debug`",
-                self.log
-            ))
-        })?;
-        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-        match self.log_format {
-            LogFormat::Text => log.with_ansi(false).init(),
-            LogFormat::Json => log.json().flatten_event(true).init(),
-        }
-        Ok(())
+        program::logging::start(&self.log, self.log_format)
     }
 }

@@ -12,10 +12,8 @@ mod controller_command;
 mod declared;
 mod demo;
 mod doctor;
-mod ending;
 mod epok;
 mod gateway;
-mod gateway_run;
 mod host_apply;
 mod host_choice;
 mod install;
@@ -24,7 +22,6 @@ mod manifest;
 mod migrate;
 mod objects;
 mod plan;
-mod print;
 mod reach;
 mod ssh_scan;
 mod status;
@@ -35,11 +32,12 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
-use clap::Parser;
+use program::arguments::parse;
+use program::runtime::{block_on, block_on_all};
+use program::{ending, print};
 
 use crate::arguments::{Arguments, Output, Subcommand};
-use crate::ending::{Ending, Result};
+use crate::ending::Result;
 use crate::epok::options::{CleanOptions, EpokOptions};
 
 fn main() -> ExitCode {
@@ -53,18 +51,6 @@ fn main() -> ExitCode {
         Some(_) | None => parse(&arguments, portcullis),
     };
     ending::exit_code(ending)
-}
-
-/// Reads the arguments and goes on with them. Help and versions that were asked for go to standard
-/// output, complaints to standard error.
-fn parse<T: Parser>(arguments: &[OsString], go_on: impl FnOnce(T) -> Result) -> Result {
-    match T::try_parse_from(arguments) {
-        Ok(arguments) => go_on(arguments),
-        Err(error) => {
-            error.print()?;
-            Ok(if error.use_stderr() { Ending::Refused } else { Ending::Done })
-        }
-    }
 }
 
 fn portcullis(arguments: Arguments) -> Result {
@@ -86,24 +72,4 @@ fn portcullis(arguments: Arguments) -> Result {
         Subcommand::Version => version::run(output),
         Subcommand::Demo(it) => demo::run(&it),
     }
-}
-
-fn block_on(work: impl Future<Output = Result>) -> Result {
-    block_on_threads(2, work)
-}
-
-/// For what carries visitors' bytes: a thread for each processor that this process may use.
-fn block_on_all(work: impl Future<Output = Result>) -> Result {
-    let processors = std::thread::available_parallelism().map_or(2, usize::from);
-    block_on_threads(processors.max(2), work)
-}
-
-fn block_on_threads(threads: usize, work: impl Future<Output = Result>) -> Result {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
-    let runtime = runtime.context("cannot start the runtime")?;
-    let ending = runtime.block_on(work);
-    // A thread may still wait for standard input; nobody waits for it.
-    runtime.shutdown_background();
-    ending
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use api::host::Host;
 use controller::Settings;
-use tracing_subscriber::EnvFilter;
+use program::logging::{self, LogFormat};
 
 use super::options::EpokOptions;
 use crate::controller_command;
@@ -15,9 +15,12 @@ use crate::objects::ObjectOptions;
 /// How long to wait before a failed start is tried again.
 const PAUSE: Duration = Duration::from_secs(5);
 
+/// What Epok logs when nobody says otherwise.
+const USUAL_LOG: &str = "info";
+
 /// Runs until it is asked to stop; the rules stay.
 pub(super) async fn run(options: &EpokOptions, mut host: Host) -> Result {
-    start_log();
+    start_log()?;
     let connection = crate::connection::ConnectionOptions::default();
     let source = controller_command::source(options.manifests.as_deref(), &connection).await?;
     let objects =
@@ -78,12 +81,7 @@ async fn begin(options: &EpokOptions, host: &mut Host, objects: &ObjectOptions) 
 }
 
 /// Logs as `EPOK_LOG_LEVEL` says; what cannot be read means `info`, as with Epok.
-fn start_log() {
-    let filter =
-        EnvFilter::try_from_env("EPOK_LOG_LEVEL").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .init();
+fn start_log() -> Result<()> {
+    let filter = std::env::var("EPOK_LOG_LEVEL").unwrap_or_else(|_| USUAL_LOG.to_owned());
+    logging::start(&filter, LogFormat::Text).or_else(|_| logging::start(USUAL_LOG, LogFormat::Text))
 }

@@ -15,7 +15,7 @@ use serde::Serialize;
 /// # Errors
 ///
 /// Fails when standard output cannot be written; see [`is_closed`].
-pub(crate) fn line(text: impl fmt::Display) -> Result<()> {
+pub fn line(text: impl fmt::Display) -> Result<()> {
     let text = plain(&text.to_string());
     Ok(writeln!(io::stdout().lock(), "{text}")?)
 }
@@ -25,7 +25,7 @@ pub(crate) fn line(text: impl fmt::Display) -> Result<()> {
 /// # Errors
 ///
 /// As [`line`].
-pub(crate) fn document(text: &str) -> Result<()> {
+pub fn document(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
     Ok(stdout.flush()?)
@@ -36,19 +36,19 @@ pub(crate) fn document(text: &str) -> Result<()> {
 /// # Errors
 ///
 /// As [`line`].
-pub(crate) fn json(value: &impl Serialize) -> Result<()> {
+pub fn json(value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value)?;
     document(&format!("{text}\n"))
 }
 
 /// Writes a remark to standard error. Nobody has to listen.
-pub(crate) fn note(text: impl fmt::Display) {
+pub fn note(text: impl fmt::Display) {
     let text = plain(&text.to_string());
     let _nobody_listens = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// Whether the reader of our standard output has gone, as `head` does: no reason to complain.
-pub(crate) fn is_closed(error: &anyhow::Error) -> bool {
+pub fn is_closed(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|it| it.kind() == io::ErrorKind::BrokenPipe)
 }
 

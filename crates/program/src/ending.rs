@@ -1,4 +1,4 @@
-//! How the program ends: the exit codes that scripts rely on.
+//! How a program ends: the exit codes that scripts rely on.
 
 use std::fmt;
 use std::process::ExitCode;
@@ -6,11 +6,11 @@ use std::process::ExitCode;
 use crate::print;
 
 /// What every subcommand returns.
-pub(crate) type Result<T = Ending, E = anyhow::Error> = std::result::Result<T, E>;
+pub type Result<T = Ending, E = anyhow::Error> = std::result::Result<T, E>;
 
 /// How a subcommand ended when nothing failed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Ending {
+pub enum Ending {
     /// Done: exit code 0.
     Done,
     /// The input was refused, and the reason is already printed: exit code 2.
@@ -23,7 +23,7 @@ pub(crate) enum Ending {
 ///
 /// The message names the flag, file or object, the value, and what to do.
 #[derive(Debug)]
-pub(crate) struct Refused(pub(crate) String);
+pub struct Refused(String);
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -34,12 +34,14 @@ impl fmt::Display for Refused {
 impl std::error::Error for Refused {}
 
 /// Returns an error that ends the program with exit code 2.
-pub(crate) fn refused(message: impl Into<String>) -> anyhow::Error {
+#[must_use]
+pub fn refused(message: impl Into<String>) -> anyhow::Error {
     Refused(message.into()).into()
 }
 
 /// Says on standard error what went wrong, and returns the exit code.
-pub(crate) fn exit_code(ending: Result) -> ExitCode {
+#[must_use]
+pub fn exit_code(ending: Result) -> ExitCode {
     match ending {
         Ok(Ending::Done) => ExitCode::SUCCESS,
         Ok(Ending::Refused) => ExitCode::from(2),
