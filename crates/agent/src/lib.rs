@@ -16,6 +16,7 @@ mod http;
 mod link;
 mod metrics;
 mod publication;
+mod quota;
 mod run;
 mod sightings;
 pub mod status;

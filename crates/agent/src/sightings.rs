@@ -104,7 +104,9 @@ fn gist(observed: &BTreeMap<String, GatewayObserved>) -> Value {
         let ports = it.report.iter().flat_map(|it| &it.ports);
         let ports = ports.map(|it| format!("{:?}", (it.address, it.port, it.protocol, &it.state)));
         let reachable = it.reachable.as_ref().map(|it| (it.reachable, it.reason.as_str()));
-        json!([name, it.connected, ports.collect::<Vec<_>>(), reachable])
+        let quota = it.report.as_ref().and_then(|it| it.quota);
+        let quota = quota.map(|it| format!("{:?}", (it.standing(), it.limit)));
+        json!([name, it.connected, ports.collect::<Vec<_>>(), reachable, quota])
     });
     gist.collect()
 }

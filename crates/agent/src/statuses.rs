@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::board::Board;
 use crate::metrics::Metrics;
 use crate::publication::Published;
+use crate::quota::QuotaNews;
 use crate::sightings::Others;
 
 /// How long changes are gathered before they are told.
@@ -39,6 +40,7 @@ pub(crate) async fn tell(
 ) {
     let mut changes = board.changes();
     let mut figures = Slow::default();
+    let mut quotas = QuotaNews::default();
     loop {
         let is_leading = leading.now();
         metrics.leader.set(i64::from(is_leading));
@@ -46,9 +48,15 @@ pub(crate) async fn tell(
         changes.borrow_and_update();
         let mut again = figures.due();
         let mut told = None;
+        if !is_leading && now.complete {
+            // Only remembered, for when this one leads.
+            quotas.look(&now.publication, &board.observed(), Instant::now());
+        }
         if is_leading && now.complete {
             let (observed, soon) = others.complete(board.observed(), now.gateways.keys()).await;
-            told = Some(report(&now, &observed, &mut figures));
+            let mut next = report(&now, &observed, &mut figures);
+            next.findings.extend(quotas.look(&now.publication, &observed, Instant::now()));
+            told = Some(next);
             again = figures.due();
             if soon {
                 again = again.min(Instant::now() + LOOK_AGAIN);

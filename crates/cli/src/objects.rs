@@ -146,6 +146,7 @@ impl Objects {
             let severity = match problem.severity {
                 Severity::Error => "error",
                 Severity::Warning => "warning",
+                Severity::Note => "note",
             };
             print::note(format_args!("{severity}: {problem}"));
         }

@@ -267,6 +267,7 @@ fn severity(finding: &Finding) -> &'static str {
     match finding.severity {
         Severity::Error => "error",
         Severity::Warning => "warning",
+        Severity::Note => "note",
     }
 }
 

@@ -132,6 +132,7 @@ impl Reporter {
             match finding.severity {
                 Severity::Error => tracing::error!(reason = finding.reason, "{finding}"),
                 Severity::Warning => tracing::warn!(reason = finding.reason, "{finding}"),
+                Severity::Note => tracing::info!(reason = finding.reason, "{finding}"),
             }
         }
         if report.findings.is_some() {

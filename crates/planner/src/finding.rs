@@ -13,6 +13,8 @@ pub enum Severity {
     Error,
     /// It works, but probably not as meant.
     Warning,
+    /// Nothing is wrong; it is good to know.
+    Note,
 }
 
 /// One thing that a user got wrong or should know.

@@ -28,7 +28,7 @@ use std::collections::BTreeSet;
 
 pub use attachment::Attachments;
 pub use publication::{Alternative, Backend, ClientAddress, Endpoint, Publication, Target, TlsEnd};
-pub use status::{GatewayObserved, Reachability, StatusPatch, keep_times, statuses};
+pub use status::{GatewayObserved, Reachability, StatusPatch, keep_times, quota_finding, statuses};
 pub use view::{PublishView, Support};
 
 /// The type of the condition that tells whether a Service is published.

@@ -67,14 +67,7 @@ impl Quota {
     /// Where the traffic stands.
     #[must_use]
     pub fn standing(&self, now: u64) -> Standing {
-        let (used, limit) = (self.current(now).bytes, self.wish.bytes);
-        if used >= limit {
-            Standing::Over(self.wish.action)
-        } else if u128::from(used) * 100 >= u128::from(limit) * u128::from(WARN_AT) {
-            Standing::Near
-        } else {
-            Standing::Within
-        }
+        standing(self.current(now).bytes, self.wish.bytes, self.wish.action)
     }
 
     /// For the gateway's report.
@@ -84,6 +77,9 @@ impl Quota {
             used: self.current(now).bytes,
             limit: self.wish.bytes,
             resets_at: month(self.wish.reset_day, now).1,
+            action: Some(self.wish.action),
+            shape_bits_per_second: (self.wish.action == QuotaAction::Shape)
+                .then_some(self.wish.shape_bits_per_second),
         }
     }
 
@@ -101,6 +97,32 @@ impl Quota {
 
     fn turn(&mut self, now: u64) {
         self.counted = self.current(now);
+    }
+}
+
+impl QuotaReport {
+    /// Where the traffic stood when it was told. Beyond the limit of a gateway that does not tell
+    /// what it does then, nothing is known to be done.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        standing(self.used, self.limit, self.action.unwrap_or(QuotaAction::Warn))
+    }
+
+    /// How much of the limit is used up, in whole percent.
+    #[must_use]
+    pub fn percent(&self) -> u64 {
+        let percent = u128::from(self.used) * 100 / u128::from(self.limit.max(1));
+        u64::try_from(percent).unwrap_or(u64::MAX)
+    }
+}
+
+fn standing(used: u64, limit: u64, action: QuotaAction) -> Standing {
+    if used >= limit {
+        Standing::Over(action)
+    } else if u128::from(used) * 100 >= u128::from(limit) * u128::from(WARN_AT) {
+        Standing::Near
+    } else {
+        Standing::Within
     }
 }
 
@@ -214,7 +236,10 @@ mod tests {
         quota.count(200, NOW);
         assert_eq!(quota.standing(NOW), Standing::Over(QuotaAction::Stop));
         let next = at("2026-12-01");
-        assert_eq!(quota.report(NOW), QuotaReport { used: 1000, limit: 1000, resets_at: next });
+        let report = quota.report(NOW);
+        assert_eq!((report.used, report.limit, report.resets_at), (1000, 1000, next));
+        assert_eq!(report.standing(), quota.standing(NOW), "agents see the same");
+        assert_eq!(report.percent(), 100);
         assert_eq!(quota.standing(next), Standing::Within);
         assert_eq!(quota.report(next).used, 0);
     }

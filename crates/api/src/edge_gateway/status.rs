@@ -13,7 +13,8 @@ pub struct EdgeGatewayStatus {
     #[schemars(with = "i64")]
     pub observed_generation: Option<i64>,
 
-    /// `Accepted`, `Adopted`, `Connected`, `Available`, `Ready` and `Reachable`.
+    /// `Accepted`, `Adopted`, `Connected`, `Available`, `Ready` and `Reachable`; `WithinQuota` where
+    /// traffic is counted.
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<meta::Condition>,
 
@@ -110,16 +111,19 @@ pub enum Condition {
     Ready,
     /// Its public ports answer.
     Reachable,
+    /// This month's traffic is not used up. Only where it is counted.
+    WithinQuota,
 }
 
 /// Every condition, in the order in which they come to be true.
-pub const CONDITIONS: [Condition; 6] = [
+pub const CONDITIONS: [Condition; 7] = [
     Condition::Accepted,
     Condition::Adopted,
     Condition::Connected,
     Condition::Available,
     Condition::Ready,
     Condition::Reachable,
+    Condition::WithinQuota,
 ];
 
 impl Condition {
@@ -133,6 +137,7 @@ impl Condition {
             Self::Available => "Available",
             Self::Ready => "Ready",
             Self::Reachable => "Reachable",
+            Self::WithinQuota => "WithinQuota",
         }
     }
 }

@@ -23,6 +23,7 @@ pub(super) async fn look(options: &ObjectOptions) -> Result<Vec<Check>> {
         checks.push(match problem.severity {
             Severity::Error => Check::failure("objects", "readable", found, remedy),
             Severity::Warning => Check::warning("objects", "readable", found, remedy),
+            Severity::Note => Check::ok("objects", "readable", found),
         });
     }
     let view = objects.view();
@@ -115,6 +116,7 @@ fn findings(
                 match it.severity {
                     Severity::Error => Check::failure(area, NAME, found, it.remedy),
                     Severity::Warning => Check::warning(area, NAME, found, it.remedy),
+                    Severity::Note => Check::ok(area, NAME, found),
                 }
             };
             desired.findings.into_iter().map(check).collect()

@@ -218,7 +218,7 @@ impl Work {
         for finding in &self.desired.findings {
             match finding.severity {
                 Severity::Error => report.rejected.push(finding.to_string()),
-                Severity::Warning => report.differs.push(finding.to_string()),
+                Severity::Warning | Severity::Note => report.differs.push(finding.to_string()),
             }
         }
         report.rejected.extend(self.objects.problems.iter().map(ToString::to_string));

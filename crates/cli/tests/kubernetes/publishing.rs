@@ -97,6 +97,72 @@ fn pods_that_come_and_go_are_followed_and_a_lost_agent_costs_nothing() -> anyhow
     published.nothing_was_forbidden()
 }
 
+#[test]
+fn a_month_that_is_used_up_is_said_in_the_cluster() -> anyhow::Result<()> {
+    let Some(published) = Published::set()? else { return Ok(()) };
+    published.apply(&service("shop", 8443))?;
+    for _ in 0..10 {
+        published.reached(8443, Tcp)?;
+    }
+    let allow = |bytes: &str| {
+        let quota = format!("{{ bytesPerMonth: {bytes}, action: warn }}");
+        let quota = if bytes == "none" { "null" } else { &quota };
+        let patch = format!("spec: {{ quota: {quota} }}");
+        published.kubectl(&["patch", "edgegateway", "g1", "--type=merge", "-p", &patch])
+    };
+    let until_said = |status: &str, reason: &str| {
+        let said = |it: &Value| {
+            let condition = of_type(&it["status"]["conditions"], "WithinQuota");
+            condition.is_some_and(|it| it["status"] == status && it["reason"] == reason)
+        };
+        let what = format!("WithinQuota to be {status}: {reason}");
+        published.until(&what, || published.stored("edgegateway/g1"), said)
+    };
+    allow("1")?;
+    for _ in 0..10 {
+        published.reached(8443, Tcp)?;
+    }
+    until_said("False", "QuotaExceeded")?;
+    until_event(&published, "QuotaExceeded", "Warning", "visitors are served as before")?;
+    allow("1000000000000")?;
+    let stored = until_said("True", "WithinQuota")?;
+    until_event(&published, "WithinQuota", "Normal", "nothing is left to do")?;
+
+    // What the probes of the gateway add is less than the rest.
+    let used = stored["status"]["quota"]["usedBytes"].as_u64().unwrap_or_default();
+    assert!(used > 500, "{stored}");
+    allow(&(used + used / 8).to_string())?;
+    until_said("True", "QuotaNearlyUsed")?;
+    until_event(&published, "QuotaNearlyUsed", "Warning", "beyond them it is only said")?;
+
+    allow("none")?;
+    let gone = |it: &Value| of_type(&it["status"]["conditions"], "WithinQuota").is_none();
+    published.until("it is no longer said", || published.stored("edgegateway/g1"), gone)?;
+    published.nothing_was_forbidden()
+}
+
+/// Waits for an Event about the gateway.
+fn until_event(
+    published: &Published,
+    reason: &str,
+    type_: &str,
+    text: &str,
+) -> anyhow::Result<Value> {
+    let events = || {
+        let said =
+            published.kubectl(&["get", "events.events.k8s.io", "-n", "default", "-o", "json"])?;
+        Ok(serde_json::from_str(&said)?)
+    };
+    published.until(&format!("an Event {reason}"), events, |it| {
+        it["items"].as_array().into_iter().flatten().any(|it| {
+            it["regarding"]["name"] == "g1"
+                && it["reason"] == reason
+                && it["type"] == type_
+                && it["note"].as_str().is_some_and(|it| it.contains(text))
+        })
+    })
+}
+
 /// A Service over the echo pods, published at this port.
 fn service(name: &str, port: u16) -> String {
     format!(
@@ -108,6 +174,9 @@ fn service(name: &str, port: u16) -> String {
 }
 
 fn is_true(conditions: &Value, type_: &str) -> bool {
-    let conditions = conditions.as_array().into_iter().flatten();
-    conditions.into_iter().any(|it| it["type"] == type_ && it["status"] == "True")
+    of_type(conditions, type_).is_some_and(|it| it["status"] == "True")
+}
+
+fn of_type<'a>(conditions: &'a Value, type_: &str) -> Option<&'a Value> {
+    conditions.as_array()?.iter().find(|it| it["type"] == type_)
 }

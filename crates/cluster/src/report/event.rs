@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
-use planner::finding::Finding;
+use planner::finding::{Finding, Severity};
 use sha2::{Digest, Sha256};
 
 /// Who tells of findings.
@@ -30,7 +30,7 @@ const VALUE_CHARACTERS: usize = 100;
 /// Its name follows from the finding and the object's `uid`, so that the same finding, told by
 /// another replica or after a restart, is the same Event.
 pub(super) fn event(finding: &Finding, uid: &str, by: Speaker<'_>, now: Timestamp) -> Event {
-    let Finding { object, field, value, problem, remedy, reason, .. } = finding;
+    let Finding { object, field, value, problem, remedy, reason, severity } = finding;
     // The remedy stands last, and is what matters: a long value must not push it out.
     let value: String = value.chars().take(VALUE_CHARACTERS).collect();
     let note = format!("{field}: {value:?}: {problem}; {remedy}");
@@ -49,13 +49,21 @@ pub(super) fn event(finding: &Finding, uid: &str, by: Speaker<'_>, now: Timestam
             uid: Some(uid.to_owned()),
             ..Default::default()
         }),
-        type_: Some("Warning".to_owned()),
+        type_: Some(type_(*severity).to_owned()),
         reason: Some((*reason).to_owned()),
         action: Some(by.action.to_owned()),
         note: Some(shorten(note)),
         reporting_controller: Some(by.controller.to_owned()),
         reporting_instance: Some(by.identity.chars().take(128).collect()),
         ..Default::default()
+    }
+}
+
+/// The two types that Kubernetes knows.
+fn type_(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Error | Severity::Warning => "Warning",
+        Severity::Note => "Normal",
     }
 }
 
@@ -85,4 +93,32 @@ fn shorten(mut note: String) -> String {
         note.push('…');
     }
     note
+}
+
+#[cfg(test)]
+mod tests {
+    use api::object::ObjectKind;
+
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_is_a_warning_and_what_is_good_to_know_is_not() {
+        let type_ = |severity: Severity| {
+            let finding = Finding {
+                severity,
+                reason: "WithinQuota",
+                object: ObjectRef::cluster(ObjectKind::EdgeGateway, "fra1"),
+                field: "spec.quota.bytesPerMonth".to_owned(),
+                value: "1000".to_owned(),
+                problem: "a month has begun".to_owned(),
+                remedy: "nothing is left to do".to_owned(),
+            };
+            let by =
+                Speaker { controller: "portcullis.dev/agent", identity: "a", action: "Publish" };
+            event(&finding, "uid", by, Timestamp::UNIX_EPOCH).type_
+        };
+        assert_eq!(type_(Severity::Error).as_deref(), Some("Warning"));
+        assert_eq!(type_(Severity::Warning).as_deref(), Some("Warning"));
+        assert_eq!(type_(Severity::Note).as_deref(), Some("Normal"));
+    }
 }

@@ -133,6 +133,7 @@ pub fn log_findings(before: &BTreeSet<Finding>, after: &BTreeSet<Finding>) {
         match finding.severity {
             Severity::Error => tracing::error!(reason = finding.reason, "{finding}"),
             Severity::Warning => tracing::warn!(reason = finding.reason, "{finding}"),
+            Severity::Note => tracing::info!(reason = finding.reason, "{finding}"),
         }
     }
     for finding in before.difference(after) {

@@ -128,6 +128,8 @@ pub(super) struct EdgeAttachment {
     pub(super) announced: BTreeMap<Option<IpAddr>, Vec<String>>,
     /// How many ports are asked of it.
     pub(super) ports: usize,
+    /// How much its object allows it to transfer in a month.
+    pub(super) bytes_per_month: Option<u64>,
 }
 
 /// Gathers what became of each object.
@@ -332,6 +334,7 @@ fn edges(view: &PublishView, placement: &Placement) -> BTreeMap<String, EdgeAtta
             problems: edge.problems.iter().map(ToString::to_string).collect(),
             announced,
             ports: placement.edges.get(name).map_or(0, BTreeMap::len),
+            bytes_per_month: settings.and_then(|it| it.quota).map(|it| it.bytes_per_month),
         };
         (name.clone(), attachment)
     };

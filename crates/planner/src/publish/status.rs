@@ -3,6 +3,7 @@
 mod edge;
 mod gateway_api;
 mod live;
+mod quota;
 mod service;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use tunnel_proto::message::Report;
 use super::publication::Publication;
 use super::verdict::Verdict;
 use live::Live;
+pub use quota::quota_finding;
 
 /// What is known of one gateway, by its name.
 #[derive(Clone, Debug, Default, PartialEq)]

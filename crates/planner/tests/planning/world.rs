@@ -78,6 +78,7 @@ pub(crate) fn forwards(desired: &HostDesired) -> String {
         let mark = match finding.severity {
             Severity::Error => '!',
             Severity::Warning => '?',
+            Severity::Note => '.',
         };
         writeln!(text, "{mark} {} {finding}", finding.reason).expect("writing to a String");
     }

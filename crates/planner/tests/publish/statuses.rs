@@ -1,17 +1,21 @@
 //! What statuses say while gateways come, go and refuse.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use api::object::ObjectKind;
 use expect_test::{Expect, expect};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use planner::publish::{
-    GatewayObserved, Publication, Reachability, StatusPatch, keep_times, plan, statuses,
+    GatewayObserved, Publication, Reachability, StatusPatch, keep_times, plan, quota_finding,
+    statuses,
 };
-use tunnel_proto::message::{PortState, Probed, QuotaReport, Reached, Report, SessionReport};
+use tunnel_proto::message::{
+    PortState, Probed, QuotaAction, QuotaReport, Reached, Report, SessionReport,
+};
 
-use crate::world::{all_well, objects, published, report, show_patch, view};
+use crate::world::{all_well, findings, objects, published, report, show_patch, view};
 
 const SERVICE: &str = "
 kind: Service
@@ -163,7 +167,7 @@ fn an_edge_gateway_tells_about_its_agents_and_its_traffic() {
         age_seconds,
     };
     let sessions = vec![session("b", 70), session("a", 10), session("b", 5)];
-    let quota = Some(QuotaReport { used: 10, limit: 20, resets_at: 1_767_225_600 });
+    let quota = Some(traffic(10, Some(QuotaAction::Stop)));
     let report = Some(Report { sessions, quota, ..Report::default() });
     let reported_at = Some(Timestamp::from_second(1_767_225_600).expect("in range"));
     let version = Some("0.1.0".to_owned());
@@ -217,6 +221,62 @@ fn an_edge_gateway_tells_about_its_agents_and_its_traffic() {
           "version": "0.1.0"
         }"#]]
     .assert_eq(&format!("{value:#}"));
+}
+
+#[test]
+fn how_much_of_a_month_is_left_is_a_condition_and_an_event() {
+    let yaml = "
+kind: EdgeGateway
+metadata: { name: fra1 }
+spec: { endpoints: [{ host: gw.example.com }], quota: { bytesPerMonth: 20, action: stop } }
+";
+    let publication = plan(&view(objects(yaml)));
+    let mut told = String::new();
+    for (used, action) in [
+        (15, Some(QuotaAction::Stop)),
+        (16, Some(QuotaAction::Stop)),
+        (19, Some(QuotaAction::Shape)),
+        (20, Some(QuotaAction::Stop)),
+        (21, Some(QuotaAction::Shape)),
+        (22, Some(QuotaAction::Warn)),
+        (23, None),
+    ] {
+        let quota = traffic(used, action);
+        let report = Some(Report { quota: Some(quota), ..Report::default() });
+        let gateway = GatewayObserved { connected: true, report, ..GatewayObserved::default() };
+        let patches = statuses(&publication, &BTreeMap::from([("fra1".to_owned(), gateway)]));
+        let shown: String = patches.iter().map(show_patch).collect();
+        let (_, condition) =
+            shown.trim_end().split_once("public ports), ").expect("the last condition");
+        writeln!(told, "{condition}").expect("a String");
+        told += &findings(&[quota_finding(&publication, "fra1", &quota)]);
+    }
+    expect![[r#"
+        WithinQuota []
+        . WithinQuota EdgeGateway fra1: spec.quota.bytesPerMonth: "20": 15 of 20 bytes (75 %) are used of the month that ends 2026-01-01T00:00:00Z: visitors are served as before; nothing is left to do
+        WithinQuota (QuotaNearlyUsed: 80 % of the 20 bytes of the month that ends 2026-01-01T00:00:00Z are used; beyond them open connections end and new ones are refused until then) []
+        ? QuotaNearlyUsed EdgeGateway fra1: spec.quota.bytesPerMonth: "20": 16 of 20 bytes (80 %) are used of the month that ends 2026-01-01T00:00:00Z; beyond them open connections end and new ones are refused until then; allow more or another action in spec.quota, or publish less
+        WithinQuota (QuotaNearlyUsed: 95 % of the 20 bytes of the month that ends 2026-01-01T00:00:00Z are used; beyond them all connections together get 10000000 bit/s) []
+        ? QuotaNearlyUsed EdgeGateway fra1: spec.quota.bytesPerMonth: "20": 19 of 20 bytes (95 %) are used of the month that ends 2026-01-01T00:00:00Z; beyond them all connections together get 10000000 bit/s; allow more or another action in spec.quota, or publish less
+        not WithinQuota (QuotaExceeded: all 20 bytes of the month that ends 2026-01-01T00:00:00Z are used: open connections have ended and new ones are refused) []
+        ? QuotaExceeded EdgeGateway fra1: spec.quota.bytesPerMonth: "20": 20 of 20 bytes (100 %) are used of the month that ends 2026-01-01T00:00:00Z: open connections have ended and new ones are refused; allow more or another action in spec.quota, or wait for the next month
+        not WithinQuota (QuotaExceeded: all 20 bytes of the month that ends 2026-01-01T00:00:00Z are used: all connections together get 10000000 bit/s) []
+        ? QuotaExceeded EdgeGateway fra1: spec.quota.bytesPerMonth: "20": 21 of 20 bytes (105 %) are used of the month that ends 2026-01-01T00:00:00Z: all connections together get 10000000 bit/s; allow more or another action in spec.quota, or wait for the next month
+        not WithinQuota (QuotaExceeded: all 20 bytes of the month that ends 2026-01-01T00:00:00Z are used: visitors are served as before) []
+        ? QuotaExceeded EdgeGateway fra1: spec.quota.bytesPerMonth: "20": 22 of 20 bytes (110 %) are used of the month that ends 2026-01-01T00:00:00Z: visitors are served as before; allow more or another action in spec.quota, or wait for the next month
+        not WithinQuota (QuotaExceeded: all 20 bytes of the month that ends 2026-01-01T00:00:00Z are used: the gateway does what its quota says) []
+        ? QuotaExceeded EdgeGateway fra1: spec.quota.bytesPerMonth: "20": 23 of 20 bytes (115 %) are used of the month that ends 2026-01-01T00:00:00Z: the gateway does what its quota says; allow more or another action in spec.quota, or wait for the next month
+    "#]].assert_eq(&told);
+    let own = QuotaReport { limit: 10, ..traffic(9, Some(QuotaAction::Warn)) };
+    expect![[r#"
+        ? QuotaNearlyUsed EdgeGateway fra1: clusters.quota.bytesPerMonth in the gateway's own file: "10": 9 of 10 bytes (90 %) are used of the month that ends 2026-01-01T00:00:00Z; beyond them it is only said; allow more or another action in clusters.quota there, or publish less
+    "#]].assert_eq(&findings(&[quota_finding(&publication, "fra1", &own)]));
+}
+
+fn traffic(used: u64, action: Option<QuotaAction>) -> QuotaReport {
+    let shape_bits_per_second = (action == Some(QuotaAction::Shape)).then_some(10_000_000);
+    let resets_at = 1_767_225_600;
+    QuotaReport { used, limit: 20, resets_at, action, shape_bits_per_second }
 }
 
 #[test]

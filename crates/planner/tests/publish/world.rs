@@ -235,6 +235,7 @@ pub(crate) fn findings(findings: &[Finding]) -> String {
         let mark = match finding.severity {
             Severity::Error => '!',
             Severity::Warning => '?',
+            Severity::Note => '.',
         };
         writeln!(text, "{mark} {} {finding}", finding.reason).expect("writing to a String");
     }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use minicbor::{Decode, Encode};
 
-use super::Protocol;
+use super::{Protocol, QuotaAction};
 
 /// What a gateway does and sees. Sent after every change, and every few seconds.
 #[derive(Clone, Debug, Decode, Default, Encode, PartialEq)]
@@ -155,4 +155,10 @@ pub struct QuotaReport {
     /// Seconds since 1970 when the next period begins.
     #[n(2)]
     pub resets_at: u64,
+    /// What happens beyond; `None` from a gateway that does not tell.
+    #[n(3)]
+    pub action: Option<QuotaAction>,
+    /// For [`QuotaAction::Shape`]: bits a second.
+    #[n(4)]
+    pub shape_bits_per_second: Option<u64>,
 }

@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tunnel_proto::message::{PortState, PublishedPort, QuotaReport, Report, SessionReport};
 
-use super::{GatewayObserved, StatusPatch, condition};
+use super::{GatewayObserved, StatusPatch, condition, quota};
 use crate::publish::attachment::EdgeAttachment;
 use crate::publish::verdict::Verdict;
 
@@ -35,7 +35,7 @@ pub(super) fn patch(
             received: bytes(it.ports.iter().map(|it| it.received)),
             sent: bytes(it.ports.iter().map(|it| it.sent)),
         }),
-        quota: report.and_then(|it| it.quota).map(quota),
+        quota: report.and_then(|it| it.quota).map(traffic),
         version: observed.version.clone(),
     };
     StatusPatch::EdgeGateway { name: name.to_owned(), status }
@@ -88,7 +88,7 @@ fn conditions(
         status: "Unknown".to_owned(),
         ..condition(it.name(), generation, &Verdict::no("Unknown", message))
     };
-    vec![
+    let mut conditions = vec![
         known(EdgeCondition::Accepted, &accepted),
         match &adopted {
             Some(it) => known(EdgeCondition::Adopted, it),
@@ -107,7 +107,10 @@ fn conditions(
             },
             None => unknown(EdgeCondition::Reachable, "nobody tried its public ports"),
         },
-    ]
+    ];
+    let quota = observed.report.as_ref().and_then(|it| it.quota);
+    conditions.extend(quota.map(|it| known(EdgeCondition::WithinQuota, &quota::verdict(&it))));
+    conditions
 }
 
 /// Whether any of the ports is listened on, and what is wrong with the others.
@@ -159,7 +162,7 @@ fn since(at: Timestamp, age: u64) -> Option<Time> {
     Timestamp::from_second(began.as_second() - began.as_second().rem_euclid(60)).ok().map(Time)
 }
 
-fn quota(quota: QuotaReport) -> QuotaStatus {
+fn traffic(quota: QuotaReport) -> QuotaStatus {
     QuotaStatus {
         used_bytes: signed(quota.used),
         limit_bytes: signed(quota.limit),
