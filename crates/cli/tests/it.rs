@@ -12,6 +12,7 @@ mod it {
     mod help;
     mod in_cluster;
     mod installing;
+    mod long_paths;
     mod migrating;
     mod over_ssh;
     mod planning;

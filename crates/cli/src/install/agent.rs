@@ -33,6 +33,11 @@ pub(crate) struct AgentArguments {
     #[arg(long, requires = "host_network")]
     allow_host_target: bool,
 
+    /// Leave the pods' kernel settings as they are, for Kubernetes before 1.32, which refuses the pods
+    /// otherwise; connections over long paths are slower then
+    #[arg(long, conflicts_with = "host_network")]
+    no_sysctls: bool,
+
     /// Let agents read certificates, for listeners that end TLS: allows to read every Secret of the
     /// cluster
     #[arg(long)]
@@ -45,7 +50,8 @@ pub(super) fn document(arguments: &AgentArguments) -> Result<Document> {
         HOST_NETWORK.to_owned()
     } else {
         let replicas = format!("replicas: {}\n", arguments.replicas);
-        replace(DEPLOYMENT, "replicas: 2\n", &replicas)?
+        let deployment = replace(DEPLOYMENT, "replicas: 2\n", &replicas)?;
+        if arguments.no_sysctls { without_sysctls(&deployment)? } else { deployment }
     };
     let mut agents = replace(&agents, IMAGE, &arguments.image)?;
     if arguments.allow_host_target {
@@ -65,6 +71,9 @@ pub(super) fn document(arguments: &AgentArguments) -> Result<Document> {
         let allow = "allow it: kubectl label namespace portcullis-system \
                      pod-security.kubernetes.io/enforce=privileged --overwrite";
         steps.insert(1, allow.to_owned());
+        let windows = "for long paths, on each node: save `portcullis install gateway --format sysctl` \
+                       as /etc/sysctl.d/60-portcullis.conf, then sysctl --system";
+        steps.insert(2, windows.to_owned());
     }
     Ok(Document {
         kind: "agent",
@@ -72,4 +81,13 @@ pub(super) fn document(arguments: &AgentArguments) -> Result<Document> {
         text: format!("{}\n", parts.join("\n---\n")),
         steps,
     })
+}
+
+/// Takes out of the Deployment what sets windows, with its comment.
+fn without_sysctls(deployment: &str) -> Result<String> {
+    const BEGIN: &str = "        # One connection over";
+    const END: &str = "      containers:\n";
+    let part = deployment.find(BEGIN).zip(deployment.find(END));
+    let part = part.and_then(|(begin, end)| deployment.get(begin..end)).unwrap_or(BEGIN);
+    replace(deployment, part, "")
 }

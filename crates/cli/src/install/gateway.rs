@@ -19,6 +19,9 @@ const UNIT: &str = include_str!("../../../../deploy/systemd/portcullis-gateway.s
 const PROGRAM_UNIT: &str = include_str!("../../../../deploy/systemd/portcullis-program.service");
 const SYSCTL: &str = include_str!("../../../../deploy/systemd/portcullis-gateway.sysctl");
 
+/// Where the kernel's limits are.
+const LIMITS: &str = "/etc/sysctl.d/60-portcullis.conf";
+
 const PROGRAM: &str = "/usr/local/bin/portcullis";
 const PROGRAM_URL: &str = "https://releases.example.com/portcullis";
 const BOTH: &str = "CAP_NET_BIND_SERVICE CAP_NET_ADMIN";
@@ -35,8 +38,8 @@ pub(crate) struct GatewayArguments {
     #[arg(long, value_name = "FORM", default_value = "cloud-init")]
     format: Format,
 
-    /// The gateway's configuration, which every form but systemd needs; `portcullis gateway create
-    /// --format config` prints one
+    /// The gateway's configuration, which every form but systemd and sysctl needs; `portcullis
+    /// gateway create --format config` prints one
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
@@ -51,6 +54,8 @@ pub(crate) enum Format {
     CloudInit,
     /// The systemd unit alone, for a machine that is there already.
     Systemd,
+    /// The kernel's limits alone, for such a machine and for nodes with agents in their own network.
+    Sysctl,
     /// Security group, address, DNS record and machine at AWS.
     TerraformAws,
     /// Firewall, addresses, DNS records and machine at Hetzner Cloud.
@@ -134,10 +139,22 @@ impl MachineOptions {
                     "put the configuration into /etc/portcullis/gateway.toml: portcullis gateway \
                      create NAME --endpoint HOST --format config"
                         .to_owned(),
+                    format!(
+                        "let connections be fast over long paths: portcullis install gateway \
+                         --format sysctl > {LIMITS} && sysctl --load={LIMITS}"
+                    ),
                     "save it as /etc/systemd/system/portcullis-gateway.service, then systemctl \
                      daemon-reload && systemctl enable --now portcullis-gateway"
                         .to_owned(),
                 ],
+            });
+        }
+        if format == Format::Sysctl {
+            return Ok(Document {
+                kind: "gatewaySysctl",
+                place: LIMITS.to_owned(),
+                text: SYSCTL.to_owned(),
+                steps: vec![format!("save it as {LIMITS}, then sysctl --load={LIMITS}")],
             });
         }
         let provision = provision.ok_or_else(|| {
@@ -150,7 +167,7 @@ impl MachineOptions {
             Format::CloudInit => self.cloud_init(provision),
             Format::TerraformAws => terraform::aws(provision, &self.cloud_init(provision)?),
             Format::TerraformHetzner => terraform::hetzner(provision, &self.cloud_init(provision)?),
-            Format::Systemd | Format::Config => Ok(Document {
+            Format::Systemd | Format::Sysctl | Format::Config => Ok(Document {
                 kind: "gatewayConfig",
                 place: "/etc/portcullis/gateway.toml".to_owned(),
                 text: provision.config.clone(),

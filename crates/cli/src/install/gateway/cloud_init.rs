@@ -1,6 +1,6 @@
 //! User data for cloud-init, as YAML.
 
-use super::SYSCTL;
+use super::{LIMITS, SYSCTL};
 
 /// How the machine gets the program.
 pub(super) struct Fetch {
@@ -41,7 +41,7 @@ pub(super) fn text(config: &str, unit: &str, fetch: Option<&Fetch>) -> String {
     let mut text = HEAD.to_owned();
     text += &file("/etc/portcullis/gateway.toml", config);
     text += &file("/etc/systemd/system/portcullis-gateway.service", unit);
-    text += &file("/etc/sysctl.d/60-portcullis.conf", SYSCTL);
+    text += &file(LIMITS, SYSCTL);
     if let Some(fetch) = fetch {
         let digits = fetch.digest.trim_start_matches("sha256:");
         let line = format!("{digits}  /run/portcullis-program/portcullis\n");
