@@ -46,3 +46,5 @@ mod trust;
 mod upgrades;
 #[path = "publish/watched.rs"]
 mod watched;
+#[path = "publish/windows.rs"]
+mod windows;

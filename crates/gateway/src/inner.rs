@@ -25,6 +25,8 @@ pub(crate) enum Note {
     KernelLimits,
     /// How large buffers of UDP sockets are.
     UdpBuffer,
+    /// How much of one connection may be under way.
+    Windows,
     /// How many descriptors there can be.
     Descriptors,
     /// The tunnel port for UDP.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
+use tunnel::windows::Windows;
 use tunnel_proto::message::Desired;
 
 use crate::config::{ClusterName, Config};
@@ -56,6 +57,7 @@ pub(crate) async fn keep(inner: Arc<Inner>, mut errands: mpsc::UnboundedReceiver
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut ticks: u64 = 0;
+    note_windows(&inner);
     settle(&inner, &mut kernel, &accounts).await;
     loop {
         tokio::select! {
@@ -111,6 +113,7 @@ pub(crate) async fn keep(inner: Arc<Inner>, mut errands: mpsc::UnboundedReceiver
                 if ticks.is_multiple_of(TIDY) {
                     accounts.keep(&inner);
                     inner.table().listeners().for_each(|it| it.tidy());
+                    note_windows(&inner);
                 }
                 let retry = ticks.is_multiple_of(RETRY)
                     && (inner.table().lacks_something() || kernel.refused().is_some());
@@ -169,4 +172,11 @@ async fn settle(inner: &Arc<Inner>, kernel: &mut Kernel, accounts: &Accounts) {
         }));
         inner.clusters().values().for_each(|it| it.tell());
     }
+}
+
+/// Small windows of this machine are a thing to know where agents are far away.
+fn note_windows(inner: &Inner) {
+    let windows = Windows::here();
+    let small = windows.and_then(|it| it.remedy().map(|remedy| format!("{it}; {remedy}")));
+    inner.note(Note::Windows, small);
 }

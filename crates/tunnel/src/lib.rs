@@ -17,5 +17,6 @@ pub mod quic;
 pub mod session;
 pub mod ssh;
 pub mod trust;
+pub mod windows;
 
 mod tls;

@@ -8,6 +8,7 @@ use agent::status::GatewayStatus;
 use serde::Deserialize;
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
+use tunnel::windows::Windows;
 
 use super::Check;
 use crate::status::fetch;
@@ -15,6 +16,10 @@ use crate::status::fetch;
 /// The least receive buffer with which a QUIC connection can take a burst at a gigabit a second, in
 /// bytes; what the kernel allows without a privilege.
 const BUFFER: u64 = 2 << 20;
+
+/// What sets all limits on a machine.
+const SYSCTL: &str = "on the node, save what `portcullis install gateway --format sysctl` prints as \
+                      /etc/sysctl.d/60-portcullis.conf, then sysctl --system";
 
 /// How long an answer to one question over UDP may take.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -47,7 +52,7 @@ pub(super) async fn look(address: SocketAddr) -> Vec<Check> {
             return vec![Check::failure(area, "answer", found, remedy)];
         }
     };
-    let mut checks = vec![buffers()];
+    let mut checks = vec![buffers(), windows(Windows::here())];
     if !document.complete {
         let remedy = "see `portcullis doctor --kube` for permissions";
         let found = "not every kind of object was listed yet, so nothing is published";
@@ -193,13 +198,29 @@ fn buffers() -> Check {
             format!(
                 "sockets may have only {receive} bytes in, {send} out: QUIC loses packets in bursts"
             ),
-            format!(
-                "sysctl -w net.core.rmem_max={BUFFER} net.core.wmem_max={BUFFER} on the node, and \
-                 put it into /etc/sysctl.d/90-portcullis.conf"
-            ),
+            SYSCTL,
         ),
         // Namespaces other than the first do not show them.
         (_, _) => Check::ok(area, NAME, "the kernel does not show them in this namespace"),
+    }
+}
+
+/// How much of one connection may be under way here.
+fn windows(found: Option<Windows>) -> Check {
+    const NAME: &str = "TCP windows";
+    let area = "this machine";
+    let Some(windows) = found else {
+        return Check::ok(area, NAME, "the kernel does not show them in this namespace");
+    };
+    match windows.remedy() {
+        None => Check::ok(area, NAME, windows.to_string()),
+        Some(remedy) => {
+            let remedy = format!(
+                "{remedy}: {SYSCTL}; agents in a network of their own get both from `portcullis \
+                 install agent`, with Kubernetes 1.32 or newer"
+            );
+            Check::warning(area, NAME, windows.to_string(), remedy)
+        }
     }
 }
 
@@ -240,6 +261,18 @@ mod tests {
             WARN gateway fra1: ports: *:8080/tcp turned 3 of 9 visitors away: no agent took them
                  -> see that the backend's pods are ready, and the agents' metric portcullis_flows_refused_total"#]]
         .assert_eq(&text.join("\n"));
+    }
+
+    #[test]
+    fn small_windows_are_a_warning_that_says_what_they_cost() {
+        let linux = Windows { receive: 6 << 20, send: 4 << 20 };
+        let ours = Windows { receive: 32 << 20, send: 32 << 20 };
+        let text: Vec<_> = [Some(linux), Some(ours), None].map(|it| windows(it).to_string()).into();
+        expect![[r#"
+            WARN this machine: TCP windows: one connection with 100 ms of round trip gets at most 503 Mbit/s in (net.ipv4.tcp_rmem, 6144 KiB) and 336 Mbit/s out (net.ipv4.tcp_wmem, 4096 KiB)
+                 -> set net.ipv4.tcp_rmem to "4096 131072 33554432", net.ipv4.tcp_wmem to "4096 16384 33554432": on the node, save what `portcullis install gateway --format sysctl` prints as /etc/sysctl.d/60-portcullis.conf, then sysctl --system; agents in a network of their own get both from `portcullis install agent`, with Kubernetes 1.32 or newer
+            ok   this machine: TCP windows: one connection with 100 ms of round trip gets at most 2684 Mbit/s in (net.ipv4.tcp_rmem, 32768 KiB) and 2684 Mbit/s out (net.ipv4.tcp_wmem, 32768 KiB)
+            ok   this machine: TCP windows: the kernel does not show them in this namespace"#]].assert_eq(&text.join("\n"));
     }
 
     #[tokio::test]
