@@ -23,3 +23,5 @@ mod reports;
 mod scene;
 #[path = "kubernetes/stage.rs"]
 mod stage;
+#[path = "kubernetes/windows.rs"]
+mod windows;
