@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
+use tunnel::cut::Cut;
 use tunnel::link::{Carrier, Link};
 use tunnel::session::{Ended, Outbox, Status};
 use tunnel_proto::choice::{self, Candidate};
@@ -32,7 +33,8 @@ pub(crate) struct Cluster {
     pub(crate) traffic: Traffic,
     /// No more traffic is allowed in this period.
     stopped: AtomicBool,
-    cut: Notify,
+    /// Given when open flows must end; another one once traffic is allowed again.
+    cut: RwLock<Arc<Cut>>,
     /// How slow flows have to be, where the kernel does not see to it.
     rate: RwLock<Option<(u64, Arc<Rate>)>>,
     /// Sessions since the start, by agent; for metrics.
@@ -140,7 +142,7 @@ impl Cluster {
             news: watch::Sender::new(0),
             traffic: Traffic::default(),
             stopped: AtomicBool::new(false),
-            cut: Notify::new(),
+            cut: RwLock::default(),
             rate: RwLock::default(),
             joined: Mutex::default(),
         })
@@ -266,9 +268,12 @@ impl Cluster {
     /// Stops all traffic, or allows it again.
     pub(crate) fn stop(&self, stopped: bool) {
         if self.stopped.swap(stopped, Ordering::Relaxed) != stopped {
-            if stopped {
-                self.cut.notify_waiters();
+            let mut cut = self.cut.write().unwrap_or_else(PoisonError::into_inner);
+            match stopped {
+                true => cut.give(),
+                false => *cut = Arc::default(),
             }
+            drop(cut);
             self.tell();
         }
     }
@@ -287,14 +292,9 @@ impl Cluster {
         rate.as_ref().map(|(_, rate)| Arc::clone(rate))
     }
 
-    /// Waits until open flows must end.
-    pub(crate) async fn until_cut(&self) {
-        let cut = self.cut.notified();
-        tokio::pin!(cut);
-        cut.as_mut().enable();
-        if !self.is_stopped() {
-            cut.await;
-        }
+    /// Given when the flows that are open now must end.
+    pub(crate) fn cut(&self) -> Arc<Cut> {
+        Arc::clone(&self.cut.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, Sessions<String, Arc<Member>>> {

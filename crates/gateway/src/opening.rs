@@ -5,11 +5,12 @@
 //! a visitor waits are asked as well: an agent that comes back takes the visitors whom its dead
 //! session left waiting.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use futures::StreamExt as _;
-use futures::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep_until};
 use tunnel::link::{Flow, OpenError};
 use tunnel_proto::choice::{Answer, Candidate, Failure, GIVE_UP_AFTER, Search, Step};
@@ -34,7 +35,7 @@ pub(crate) async fn open(
     let mut reachable = cluster.reachable();
     let mut links = Links::default();
     let mut search = Search::new(links.more(cluster, open), began.elapsed());
-    let mut asked = FuturesUnordered::new();
+    let mut asked = Asked(Vec::new());
     loop {
         let until = match search.poll(began.elapsed()) {
             Step::Ask(link) => {
@@ -43,10 +44,10 @@ pub(crate) async fn open(
                     continue;
                 };
                 tracing::trace!(visitor = %open.visitor, agent = member.agent, "asking");
-                asked.push(async move {
+                asked.0.push(Box::pin(async move {
                     let answer = member.link.open(open.clone()).await;
                     (link, member, answer)
-                });
+                }));
                 continue;
             }
             Step::Wait(until) => began + until,
@@ -68,7 +69,7 @@ pub(crate) async fn open(
             Step::Won(_) => return Err(Failure::Lost),
         };
         tokio::select! {
-            Some((link, member, answer)) = asked.next() => {
+            (link, member, answer) = asked.next() => {
                 let answer = match answer {
                     Ok(flow) => return Ok(Opened { flow, counted: member.count() }),
                     Err(OpenError::Refused(refused)) => Answer::Refused(refused),
@@ -84,6 +85,26 @@ pub(crate) async fn open(
         if began.elapsed() >= GIVE_UP_AFTER.max(hold) {
             return Err(Failure::Silence);
         }
+    }
+}
+
+/// Links that were asked and have not answered. A few at most: each is looked at whenever one may
+/// have answered, without the wake of its own that a larger set needs.
+struct Asked<F>(Vec<Pin<Box<F>>>);
+
+impl<F: Future> Asked<F> {
+    /// The next answer; none comes while nobody is asked. Can be cancelled without loss.
+    async fn next(&mut self) -> F::Output {
+        poll_fn(|cx| {
+            for (at, asked) in self.0.iter_mut().enumerate() {
+                if let Poll::Ready(answer) = asked.as_mut().poll(cx) {
+                    self.0.swap_remove(at);
+                    return Poll::Ready(answer);
+                }
+            }
+            Poll::Pending
+        })
+        .await
     }
 }
 

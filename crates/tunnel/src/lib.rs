@@ -10,6 +10,7 @@
 pub mod acceptor;
 pub mod adoption;
 pub mod auto;
+pub mod cut;
 pub mod dialler;
 pub mod link;
 pub mod peer;

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use api::edge_gateway::{EdgeGatewaySettings, QuotaAction};
 use planner::publish::Backend;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
-use tunnel::link::Carrier;
+use tunnel::link::{Carrier, Incoming};
 use tunnel::session::{AgentSession, Ended, Status};
 use tunnel::trust::AgentTrust;
 use tunnel_proto::message::{
@@ -146,26 +146,10 @@ impl Work {
         let mut is_draining = false;
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        // Ends with what is sent into it, which is with the session.
+        tokio::spawn(self.answers(&mut session).run());
         loop {
             tokio::select! {
-                incoming = session.flows.recv() => {
-                    let Some(incoming) = incoming else { break };
-                    // A probe is no visitor.
-                    let visitors = u64::from(!incoming.open.probe);
-                    let meter = match incoming.open.probe {
-                        true => Arc::default(),
-                        false => self.figures.meter(&incoming.open.backend),
-                    };
-                    let (shared, figures) = (Arc::clone(&shared), Arc::clone(&self.figures));
-                    let activity = Arc::clone(&self.activity);
-                    tokio::spawn(async move {
-                        activity.open.fetch_add(1, Ordering::Relaxed);
-                        figures.flows.fetch_add(visitors, Ordering::Relaxed);
-                        shared.flows.answer(incoming, meter).await;
-                        figures.flows.fetch_sub(visitors, Ordering::Relaxed);
-                        activity.open.fetch_sub(1, Ordering::Relaxed);
-                    });
-                }
                 Ok(()) = trust.changed() => {
                     let held = trust.borrow_and_update().clone();
                     if let Ok(held) = held
@@ -201,6 +185,16 @@ impl Work {
                     shared.metrics.link_rtt.get_or_create(&label).set(seconds);
                 }
             }
+        }
+    }
+
+    fn answers(&self, session: &mut AgentSession) -> Answers {
+        let (_nobody, nothing) = mpsc::channel(1);
+        Answers {
+            flows: std::mem::replace(&mut session.flows, nothing),
+            activity: Arc::clone(&self.activity),
+            figures: Arc::clone(&self.figures),
+            shared: Arc::clone(&self.shared),
         }
     }
 
@@ -298,6 +292,37 @@ impl Work {
             Err(error) => {
                 tracing::warn!(gateway = self.gateway, %error, "cannot renew its certificate");
             }
+        }
+    }
+}
+
+/// What answers the flows of a session: a task of its own, which a visitor waits for and which has
+/// nothing else to look at.
+struct Answers {
+    flows: mpsc::Receiver<Incoming>,
+    activity: Arc<Activity>,
+    figures: Arc<Figures>,
+    shared: Arc<Shared>,
+}
+
+impl Answers {
+    async fn run(mut self) {
+        while let Some(incoming) = self.flows.recv().await {
+            // A probe is no visitor.
+            let visitors = u64::from(!incoming.open.probe);
+            let meter = match incoming.open.probe {
+                true => Arc::default(),
+                false => self.figures.meter(&incoming.open.backend),
+            };
+            let (shared, figures) = (Arc::clone(&self.shared), Arc::clone(&self.figures));
+            let activity = Arc::clone(&self.activity);
+            tokio::spawn(async move {
+                activity.open.fetch_add(1, Ordering::Relaxed);
+                figures.flows.fetch_add(visitors, Ordering::Relaxed);
+                shared.flows.answer(incoming, meter).await;
+                figures.flows.fetch_sub(visitors, Ordering::Relaxed);
+                activity.open.fetch_sub(1, Ordering::Relaxed);
+            });
         }
     }
 }

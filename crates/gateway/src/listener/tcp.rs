@@ -11,6 +11,7 @@ use futures::future::BoxFuture;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
+use tunnel::cut::Cut;
 use tunnel::link::Ending;
 use tunnel_proto::choice::Failure;
 use tunnel_proto::message::{Open, Protocol, Route};
@@ -18,7 +19,7 @@ use tunnel_proto::server_name::{Greeting, LONGEST, read};
 
 use super::{Listener, OpenFlow, Rejected, Visit, Wished};
 use crate::admission::Admitted;
-use crate::cluster::{Cluster, Counted};
+use crate::cluster::Counted;
 use crate::port::canonical;
 use crate::socket::reset_on_close;
 use crate::{opening, probe};
@@ -66,10 +67,11 @@ async fn serve(_visit: Visit, listener: Arc<Listener>, stream: TcpStream, visito
     // What leads to a flow takes much more memory than a flow that waits for bytes: it is on the
     // heap, and gone by then.
     if let Some(flow) = Box::pin(lead_to_flow(listener, stream, visitor)).await {
-        let Carried { relay, cluster, counted } = flow;
+        let Carried { relay, cut, counted } = flow;
         tokio::select! {
+            biased;
             _ending = relay => {}
-            () = cluster.until_cut() => {}
+            () = cut.wait() => {}
         }
         drop(counted);
     }
@@ -78,7 +80,8 @@ async fn serve(_visit: Visit, listener: Arc<Listener>, stream: TcpStream, visito
 /// A flow on its way.
 struct Carried {
     relay: BoxFuture<'static, Ending>,
-    cluster: Arc<Cluster>,
+    /// Given when it must end.
+    cut: Arc<Cut>,
     /// Everywhere that it counts as open.
     counted: (OpenFlow, Counted, Admitted),
 }
@@ -137,7 +140,7 @@ async fn lead_to_flow(
     }
     Some(Carried {
         relay: opened.flow.relay(stream, lead.first, Arc::clone(&listener.meter)),
-        cluster: Arc::clone(&listener.cluster),
+        cut: listener.cluster.cut(),
         counted: (OpenFlow::count(&listener), opened.counted, admitted),
     })
 }

@@ -168,10 +168,11 @@ impl Flows {
                 let counted = (OpenFlow::count(listener), opened.counted, counted);
                 let datagrams: Arc<dyn DatagramFlow> = Arc::from(opened.flow.into_datagrams());
                 flow.opened(&self, &datagrams);
+                let cut = listener.cluster.cut();
                 tokio::select! {
                     () = self.send_back(&flow, &*datagrams, key.visitor, way) => {}
                     () = self.idle(&flow) => {}
-                    () = listener.cluster.until_cut() => {}
+                    () = cut.wait() => {}
                     () = listener.until_withdrawn() => {}
                 }
                 drop(counted);

@@ -13,7 +13,6 @@ use super::datagrams::{Registered, StreamDatagrams};
 use super::frames::break_off;
 use super::relay;
 use crate::link::{DatagramFlow, Ending, Flow, Meter};
-use crate::session::{Ended, Status};
 
 /// An open flow on a stream. Dropped, it is broken off.
 #[derive(Debug)]
@@ -45,7 +44,7 @@ impl QuicFlow {
         let ending = tokio::select! {
             biased;
             ending = relayed => ending,
-            () = until_dead(&carried.status) => Ending::Lost,
+            () = carried.status.until_dead() => Ending::Lost,
         };
         if ending == Ending::Closed {
             // The connection must not be closed before what was sent has arrived.
@@ -103,18 +102,5 @@ impl Drop for QuicFlow {
         if let Some((send, recv)) = &mut self.streams {
             break_off(send, recv);
         }
-    }
-}
-
-/// Waits until the session's flows can have no future: it was closed here, or the other end is
-/// silent.
-async fn until_dead(status: &Status) {
-    match status.until_ended().await {
-        Ended::Silent(_) | Ended::Here => {}
-        Ended::There
-        | Ended::Evicted { .. }
-        | Ended::Broken(_)
-        | Ended::Nonsense(_)
-        | Ended::Overrun => std::future::pending().await,
     }
 }

@@ -2,15 +2,16 @@
 //! last came.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tunnel_proto::liveness;
 
 use super::Ended;
+use crate::cut::{Cut, Waiting};
 
 /// How exactly it is known when bytes came, in nanoseconds.
 const ROUGHLY: u64 = 5_000_000;
@@ -22,7 +23,11 @@ pub struct Status(Arc<Inner>);
 /// Times are in nanoseconds since the session began.
 struct Inner {
     began: Instant,
-    ended: watch::Sender<Option<Ended>>,
+    ended: OnceLock<Ended>,
+    /// Given when it has ended.
+    over: Cut,
+    /// Given when its flows can have no future.
+    dead: Cut,
     /// When bytes last came, on whichever connection of the session.
     heard: AtomicU64,
     /// When there last was reason to doubt it; 0 when there never was.
@@ -36,7 +41,9 @@ impl Status {
     pub(crate) fn new() -> Self {
         Self(Arc::new(Inner {
             began: Instant::now(),
-            ended: watch::Sender::new(None),
+            ended: OnceLock::new(),
+            over: Cut::default(),
+            dead: Cut::default(),
             heard: AtomicU64::new(0),
             doubted: AtomicU64::new(0),
             doubts: Notify::new(),
@@ -70,29 +77,38 @@ impl Status {
     /// Why the session has ended, if it has.
     #[must_use]
     pub fn ended(&self) -> Option<Ended> {
-        self.0.ended.borrow().clone()
+        self.0.ended.get().cloned()
     }
 
     /// Waits until the session has ended.
     pub async fn until_ended(&self) -> Ended {
-        let mut ended = self.0.ended.subscribe();
-        match ended.wait_for(Option::is_some).await {
-            Ok(ended) => ended.clone().unwrap_or(Ended::Here),
-            // The sender lives as long as this value.
-            Err(_) => Ended::Here,
-        }
+        self.0.over.wait().await;
+        self.ended().unwrap_or(Ended::Here)
+    }
+
+    /// Waits until the session's flows can have no future: it was closed here, or the other end is
+    /// silent. Where only the control connection broke, flows find out for themselves.
+    pub(crate) fn until_dead(&self) -> Waiting<'_> {
+        self.0.dead.wait()
     }
 
     /// Ends the session, unless it has ended already: messages that were queued before are still
     /// sent, then everything is closed.
     pub fn end(&self, why: Ended) {
-        self.0.ended.send_if_modified(|ended| {
-            let first = ended.is_none();
-            if first {
-                *ended = Some(why);
+        let is_dead = match why {
+            Ended::Silent(_) | Ended::Here => true,
+            Ended::There
+            | Ended::Evicted { .. }
+            | Ended::Broken(_)
+            | Ended::Nonsense(_)
+            | Ended::Overrun => false,
+        };
+        if self.0.ended.set(why).is_ok() {
+            self.0.over.give();
+            if is_dead {
+                self.0.dead.give();
             }
-            first
-        });
+        }
     }
 
     /// Bytes came from the other end on a connection of this session.

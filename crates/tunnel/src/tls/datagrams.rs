@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, mpsc};
 use tunnel_proto::frame::{Kind, LONGEST_OTHER};
 
 use super::connection::Connection;
-use super::flow::{Counted, until_dead};
+use super::flow::Counted;
 use crate::link::DatagramFlow;
 
 /// Datagrams that wait in either direction; what comes beyond is dropped, as UDP does.
@@ -61,7 +61,7 @@ async fn carry(
     let status = home.session().status.clone();
     let carried = tokio::select! {
         carried = both_ways(&mut connection, &mut to_send, &received, &home) => carried,
-        () = until_dead(&status) => Err(io::ErrorKind::NotConnected.into()),
+        () = status.until_dead() => Err(io::ErrorKind::NotConnected.into()),
     };
     drop(received);
     drop(to_send);

@@ -16,7 +16,7 @@ use super::datagrams::Datagrams;
 use super::relay::{self, Relayed};
 use super::scratch::CHUNK;
 use crate::link::{DatagramFlow, Ending, Flow, Meter};
-use crate::session::{Ended, Status};
+use crate::session::Status;
 
 /// How long a connection may take to come to rest after its flow was broken off.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -114,7 +114,7 @@ impl Flow for TlsFlow {
             let relayed = tokio::select! {
                 biased;
                 relayed = relayed => relayed,
-                () = until_dead(&status) => LOST,
+                () = status.until_dead() => LOST,
             };
             match relayed.ending {
                 Ending::Closed => drop(plain),
@@ -133,21 +133,6 @@ impl Flow for TlsFlow {
     fn into_datagrams(self: Box<Self>) -> Box<dyn DatagramFlow> {
         let Self { connection, home } = *self;
         Box::new(Datagrams::start(connection, home))
-    }
-}
-
-/// Waits until the session's flows can have no future: it was closed here, or the other end is
-/// silent. Where only the control connection broke, flows find out for themselves.
-pub(super) async fn until_dead(status: &Status) {
-    loop {
-        match status.until_ended().await {
-            Ended::Silent(_) | Ended::Here => return,
-            Ended::There
-            | Ended::Evicted { .. }
-            | Ended::Broken(_)
-            | Ended::Nonsense(_)
-            | Ended::Overrun => std::future::pending().await,
-        }
     }
 }
 

@@ -9,7 +9,7 @@ use tunnel_proto::frame::Kind;
 use tunnel_proto::message::{Open, Refused, RefusedReason};
 
 use super::connection::Connection;
-use super::flow::{Home as _, TlsFlow, until_dead};
+use super::flow::{Home as _, TlsFlow};
 use super::pool::Pool;
 use crate::link::{Carrier, Flow, Link, Measured, OpenError};
 use crate::session::Ended;
@@ -36,7 +36,7 @@ impl Link for TlsLink {
                 let status = &self.pool.session().status;
                 let answer = tokio::select! {
                     answer = ask(connection, &open) => answer,
-                    () = until_dead(status) => return Err(OpenError::Ended),
+                    () = status.until_dead() => return Err(OpenError::Ended),
                 };
                 match answer {
                     Ok((connection, None)) => {

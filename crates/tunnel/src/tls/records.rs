@@ -10,6 +10,7 @@
 use std::fmt;
 use std::io;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use aws_lc_rs::aead::{
     self, AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, UnboundKey,
@@ -212,10 +213,12 @@ impl Records {
         self.update_wanted = true;
     }
 
-    /// Keeps less memory until bytes move again.
+    /// Keeps less memory until bytes move again, unless few keys are ready anyway.
     pub(super) fn rest(&mut self) {
-        self.seals.ready = None;
-        self.opens.ready = None;
+        if READY.load(Ordering::Relaxed) > MOST_READY {
+            self.seals.ready = None;
+            self.opens.ready = None;
+        }
     }
 }
 
@@ -224,7 +227,30 @@ struct Protection {
     secrets: ConnectionTrafficSecrets,
     sequence: u64,
     /// The key made ready for use, which takes much more memory; so it has its own.
-    ready: Option<Box<LessSafeKey>>,
+    ready: Option<Box<ReadyKey>>,
+}
+
+/// Keys that stay ready while their flows wait for bytes: to make one ready takes as long as to
+/// encrypt some kilobytes. With as much memory as each takes, about a megabyte.
+const MOST_READY: usize = 1024;
+
+/// Keys that are ready now.
+static READY: AtomicUsize = AtomicUsize::new(0);
+
+/// Counts as long as it lives.
+struct ReadyKey(LessSafeKey);
+
+impl ReadyKey {
+    fn new(key: UnboundKey) -> Self {
+        READY.fetch_add(1, Ordering::Relaxed);
+        Self(LessSafeKey::new(key))
+    }
+}
+
+impl Drop for ReadyKey {
+    fn drop(&mut self) {
+        READY.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Protection {
@@ -248,10 +274,10 @@ impl Protection {
                 // As long as the algorithm wants it: the library keeps all keys in one size.
                 let key = key.as_ref().get(..algorithm.key_len()).unwrap_or_default();
                 let key = UnboundKey::new(algorithm, key).map_err(|_| broken_key())?;
-                Box::new(LessSafeKey::new(key))
+                Box::new(ReadyKey::new(key))
             }
         };
-        Ok((self.ready.insert(ready), nonce))
+        Ok((&self.ready.insert(ready).0, nonce))
     }
 
     /// Puts one record around `plain`, at the front of `out`. Returns its length.

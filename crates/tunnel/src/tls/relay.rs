@@ -92,30 +92,36 @@ enum Step {
 impl Relay<'_> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
         self.moved = 0;
-        loop {
-            let mut moved = false;
+        let (mut up_waits, mut down_waits) = (false, false);
+        while !(up_waits && down_waits) {
             for _ in 0..STEPS {
+                if up_waits {
+                    break;
+                }
                 match self.step_up(cx) {
-                    Step::Moved => moved = true,
-                    Step::Waits => break,
+                    Step::Moved => {}
+                    Step::Waits => up_waits = true,
                     Step::Over(ending) => return Poll::Ready(ending),
                 }
             }
             for _ in 0..STEPS {
+                if down_waits {
+                    break;
+                }
                 match self.step_down(cx) {
-                    Step::Moved => moved = true,
-                    Step::Waits => break,
+                    // Whoever has said all waits for the other direction's end, not for a wake.
+                    Step::Moved if self.down == Down::Ended => up_waits = false,
+                    Step::Moved => {}
+                    Step::Waits => down_waits = true,
                     Step::Over(ending) => return Poll::Ready(ending),
                 }
-            }
-            if !moved {
-                // Whoever moves little at a time may well move nothing for long.
-                if self.moved < LITTLE {
-                    self.connection.rest();
-                }
-                return Poll::Pending;
             }
         }
+        // Whoever moves little at a time may well move nothing for long.
+        if self.moved < LITTLE {
+            self.connection.rest();
+        }
+        Poll::Pending
     }
 
     fn step_up(&mut self, cx: &mut Context<'_>) -> Step {

@@ -125,7 +125,9 @@ impl Spares {
                 _ = status.until_ended() => return,
             }
         };
-        self.changed.notify_one();
+        if self.missing() > 0 {
+            self.changed.notify_one();
+        }
         match waited {
             Ok(open) => {
                 let home: Arc<dyn Home> = Arc::clone(&self) as Arc<dyn Home>;
