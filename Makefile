@@ -18,7 +18,7 @@ setup: ## install and build what the tests need (idempotent, cached outside the 
 
 demo: ## run jobs 1 and 2 on this machine in network namespaces; KUBE=1 on a real cluster, KEEP=1 leaves it running
 	scripts/setup packet $(if $(KUBE),kubernetes images)
-	cargo build --release --package cli --package demo
+	cargo build --release --package cli --package gateway-daemon --package demo
 	target/release/portcullis-demo --publish $(if $(KUBE),--kube) $(if $(KEEP),--keep)
 
 test: ## run all tests; REQUIRE_ALL=1 turns skips into failures
@@ -35,7 +35,7 @@ lint: ## formatting, clippy, dependency policy, house rules
 
 bench: ## measure beside real peers; JOB=forward or JOB=publish
 	scripts/setup packet kubernetes images $(if $(filter publish,$(JOB)),peers)
-	cargo build --release --package cli --package bench
+	cargo build --release --package cli --package gateway-daemon --package bench
 	target/release/portcullis-bench $(or $(JOB),forward)
 
 conformance: ## run the official Gateway API conformance suite against pods on a real cluster; TEST=NAME for one test

@@ -51,6 +51,24 @@ fn what_cannot_be_accepted_is_refused_before_anything_starts() {
     check(&output, 2, "error: --log (or PORTCULLIS_LOG): \"gateway=loud\"");
 }
 
+#[test]
+fn the_unit_starts_it_with_options_that_it_has() {
+    let unit =
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/systemd/portcullis-gateway.service");
+    let unit = std::fs::read_to_string(unit).expect("it is checked in");
+    let started = unit.lines().find_map(|it| it.strip_prefix("ExecStart=")).expect("it starts");
+    let (program, arguments) = started.split_once(' ').expect("options");
+    assert!(program.ends_with("/portcullis-gateway"), "{program}");
+    let help = text(&run(&["--help"]).stdout);
+    let mut known = 0;
+    for argument in arguments.split(' ').filter(|it| it.starts_with('-')) {
+        assert!(help.contains(&format!(" {argument} ")), "there is no {argument}");
+        known += 1;
+    }
+    assert!(known > 0, "{arguments}");
+    assert!(!arguments.starts_with(|it: char| it.is_alphabetic()), "a subcommand: {arguments}");
+}
+
 fn checked(file: &Path) -> Output {
     run(&["--config", &file.display().to_string(), "--check"])
 }

@@ -1,7 +1,7 @@
 //! The ways from a visitor to a backend: none, ours, and those of others, each as its users run it.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -110,10 +110,23 @@ pub(super) fn published(
         ));
     }
     tunnels.write("services", &objects.join("---\n"))?;
-    let daemons = vec![tunnels.gateway(gateway, "edge")?, tunnels.agent(agent, "agent", &[])?];
+    let configuration = tunnels.path("edge.toml").display().to_string();
+    let edge = gateway.spawn(&gateway_program(program)?, &["--config", &configuration])?;
+    let daemons = vec![edge, tunnels.agent(agent, "agent", &[])?];
     let mut way = Way::new(OURS, public, ports, daemons);
     way.encrypted = true;
     Ok(way)
+}
+
+/// The small program that gateways of users run, beside the one that has everything.
+fn gateway_program(program: &Path) -> Result<PathBuf> {
+    let small = program.with_file_name("portcullis-gateway");
+    anyhow::ensure!(
+        small.is_file(),
+        "{}: build it with `cargo build --release --package gateway-daemon`",
+        small.display()
+    );
+    Ok(small)
 }
 
 /// rathole, `tcp` or `noise`.

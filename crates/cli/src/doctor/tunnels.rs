@@ -96,8 +96,8 @@ fn linked(area: &str, gateway: &GatewayStatus) -> Check {
         return Check::ok(area, "link", format!("over {carrier}{lost}"));
     }
     let why = gateway.last_error.as_deref().unwrap_or("it is being dialled");
-    let remedy = "let the cluster reach its tunnel port (7443, TCP and UDP), see that `portcullis \
-                  gateway run` runs there, and that spec.endpoints of its EdgeGateway is right";
+    let remedy = "let the cluster reach its tunnel port (7443, TCP and UDP), see that \
+                  `portcullis-gateway` runs there, and that spec.endpoints of its EdgeGateway is right";
     Check::failure(area, "link", why, remedy)
 }
 

@@ -23,7 +23,7 @@ use crate::print;
 const HELP: &str = "\
 Examples:
   portcullis gateway create fra1 --endpoint gw.example.com \\
-             --program-url https://example.com/portcullis --program-sha256 DIGEST > user-data
+      --program-url https://example.com/portcullis-gateway --program-sha256 DIGEST > user-data
                                    the user data of a machine that boots with cloud-init
   portcullis gateway create fra1 --endpoint gw.example.com --format terraform-hetzner > fra1.tf
                                    machine, firewall, addresses and DNS records as well

@@ -22,8 +22,8 @@ const SYSCTL: &str = include_str!("../../../../deploy/systemd/portcullis-gateway
 /// Where the kernel's limits are.
 const LIMITS: &str = "/etc/sysctl.d/60-portcullis.conf";
 
-const PROGRAM: &str = "/usr/local/bin/portcullis";
-const PROGRAM_URL: &str = "https://releases.example.com/portcullis";
+const PROGRAM: &str = "/usr/local/bin/portcullis-gateway";
+const PROGRAM_URL: &str = "https://releases.example.com/portcullis-gateway";
 const BOTH: &str = "CAP_NET_BIND_SERVICE CAP_NET_ADMIN";
 
 const HELP: &str = "\
@@ -67,11 +67,12 @@ pub(crate) enum Format {
 /// What the machine is like.
 #[derive(Args, Debug)]
 pub(crate) struct MachineOptions {
-    /// Where the program is on the machine
+    /// Where the program portcullis-gateway is on the machine
     #[arg(long, value_name = "PATH", default_value = PROGRAM, value_parser = plain_path)]
     program: String,
 
-    /// Where the machine fetches the program from; without it, its image must have the program
+    /// Where the machine fetches the program portcullis-gateway from; without it, its image must have
+    /// the program
     #[arg(long, value_name = "URL", requires = "program_sha256", value_parser = url)]
     program_url: Option<String>,
 
@@ -133,6 +134,7 @@ impl MachineOptions {
                 place: "/etc/systemd/system/portcullis-gateway.service".to_owned(),
                 text: self.unit()?,
                 steps: vec![
+                    format!("put the program portcullis-gateway there, as {}", self.program),
                     "make the account: useradd --system --no-create-home --shell \
                      /usr/sbin/nologin portcullis"
                         .to_owned(),

@@ -207,7 +207,11 @@ impl Place {
     /// Starts a second program beside the running one, and returns the old one. The new one is
     /// the one that the place looks after.
     pub(crate) fn replace_gateway(&self, number: u8) -> anyhow::Result<Daemon> {
-        let daemon = self.gateway_process(number)?;
+        self.succeed_gateway(number, self.gateway_process(number)?)
+    }
+
+    /// Looks after this program from now on, and returns the one that ran before.
+    pub(crate) fn succeed_gateway(&self, number: u8, daemon: Daemon) -> anyhow::Result<Daemon> {
         let old = self.gateways[usize::from(number) - 1].lock().replace(daemon);
         old.context("no gateway ran")
     }

@@ -44,7 +44,7 @@ pub(super) fn text(config: &str, unit: &str, fetch: Option<&Fetch>) -> String {
     text += &file(LIMITS, SYSCTL);
     if let Some(fetch) = fetch {
         let digits = fetch.digest.trim_start_matches("sha256:");
-        let line = format!("{digits}  /run/portcullis-program/portcullis\n");
+        let line = format!("{digits}  /run/portcullis-program/portcullis-gateway\n");
         text += &file("/etc/portcullis/program.sha256", &line);
         text += &file("/etc/systemd/system/portcullis-program.service", &fetch.unit);
     }
