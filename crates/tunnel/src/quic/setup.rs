@@ -31,8 +31,13 @@ pub(super) const CONNECTION_WINDOW: u32 = 32 << 20;
 /// What a connection may have sent and not acknowledged: 2.1 Gbit/s over 100 ms.
 const SEND_WINDOW: u64 = 26 << 20;
 
-/// Flows open at one time.
+/// Flows open at one time, which a gateway opens. Whoever grants them pays: 82 bytes for each, from the
+/// first packet of a connection on.
 const FLOWS: u32 = 16_384;
+
+/// What an agent may open on one connection: its control channel, or the stream that says whose the
+/// connection is. A stranger's first packet costs a gateway no more than that.
+const CHANNELS: u32 = 1;
 
 /// Datagrams that are too long for one packet, under way at one time.
 const LONG_DATAGRAMS: u32 = 256;
@@ -52,7 +57,8 @@ pub(super) const IDLE: Duration = Duration::from_secs(6);
 /// What the kernel should keep for a socket. It gives what it is allowed to.
 const SOCKET_BUFFER: usize = 8 << 20;
 
-fn transport() -> Arc<TransportConfig> {
+/// `streams` are those that the other end may open.
+fn transport(streams: u32) -> Arc<TransportConfig> {
     let mut transport = TransportConfig::default();
     let mut discovery = MtuDiscoveryConfig::default();
     discovery.upper_bound(LONGEST_PACKET);
@@ -60,7 +66,7 @@ fn transport() -> Arc<TransportConfig> {
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
         .send_window(SEND_WINDOW)
-        .max_concurrent_bidi_streams(VarInt::from_u32(FLOWS))
+        .max_concurrent_bidi_streams(VarInt::from_u32(streams))
         .max_concurrent_uni_streams(VarInt::from_u32(LONG_DATAGRAMS))
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
         .datagram_send_buffer_size(DATAGRAM_BUFFER)
@@ -90,7 +96,7 @@ pub(super) fn server(config: &rustls::ServerConfig) -> Option<io::Result<ServerC
     let crypto = QuicServerConfig::try_from(config).map_err(io::Error::other);
     Some(crypto.map(|crypto| {
         let mut config = ServerConfig::with_crypto(Arc::new(crypto));
-        config.transport_config(transport());
+        config.transport_config(transport(CHANNELS));
         config
     }))
 }
@@ -101,7 +107,7 @@ pub(super) fn client(config: &rustls::ClientConfig, name: &[u8]) -> io::Result<C
     config.alpn_protocols = vec![name.to_vec()];
     let crypto = QuicClientConfig::try_from(config).map_err(io::Error::other)?;
     let mut config = ClientConfig::new(Arc::new(crypto));
-    config.transport_config(transport());
+    config.transport_config(transport(FLOWS));
     Ok(config)
 }
 
