@@ -80,7 +80,7 @@ impl<'a> Routes<'a> {
                 listeners.all[listener].attached += 1;
                 routes.at.entry(listener).or_default().push(Attached { route, names });
             }
-            let resolved = resolve(view, route, form);
+            let resolved = resolve(view, route, form, findings);
             routes.all.insert(route, RouteState { form, parents, resolved });
         }
         routes
@@ -127,8 +127,12 @@ fn attach(
     };
     let meant: Vec<_> = own.iter().copied().filter(|it| meant(listener(it))).collect();
     if meant.is_empty() {
-        let message = "the parent has no listener of this name and port";
-        return Err(("NoMatchingParent", message.to_owned()));
+        let name = section.map(|it| format!(" named {it}")).unwrap_or_default();
+        let port = reference.port.map(|it| format!(" with port {it}")).unwrap_or_default();
+        let parent = &reference.name;
+        let message =
+            format!("parent {parent} has no listener{name}{port}; name one of its listeners");
+        return Err(("NoMatchingParent", message));
     }
     let namespace = route.namespace.as_deref().unwrap_or_default();
     let labels = view.labels(namespace);
@@ -139,7 +143,11 @@ fn attach(
     let allowed: Vec<_> = meant.into_iter().filter(|it| allows(listener(it))).collect();
     if allowed.is_empty() {
         let kind = route.kind;
-        let message = format!("no listener takes a {kind} from namespace {namespace}");
+        let message = format!(
+            "no listener of parent {} takes a {kind} from namespace {namespace}; see allowedRoutes \
+             there",
+            reference.name
+        );
         return Err(("NotAllowedByListeners", message));
     }
     let names = names(route, form);
@@ -152,14 +160,22 @@ fn attach(
         })
         .collect();
     if matching.is_empty() {
-        let message = "no listener's hostname matches one of spec.hostnames";
-        return Err(("NoMatchingListenerHostname", message.to_owned()));
+        let names = form.hostnames.join(", ");
+        let message = format!(
+            "no listener of parent {} has a hostname that one of spec.hostnames ({names}) matches; \
+             name hosts of a listener, or change the listener's hostname",
+            reference.name
+        );
+        return Err(("NoMatchingListenerHostname", message));
     }
     if let Some(unsupported) = &form.unsupported {
         return Err(("UnsupportedValue", unsupported.clone()));
     }
     if form.annotated.wish.is_none() {
-        return Err(("UnsupportedValue", "its annotations cannot be understood".to_owned()));
+        return Err((
+            "UnsupportedValue",
+            "its annotations cannot be understood; its Events say which".to_owned(),
+        ));
     }
     if matching.iter().all(|(index, names)| !serves(listener(index), names)) {
         return Err(("UnsupportedValue", not_served(listeners, &matching)));

@@ -6,10 +6,11 @@ use api::object::{ObjectKind, ObjectRef};
 use api::port::{Port, Protocol};
 use tunnel_proto::message;
 
-use super::out_of_reach::REFUSED;
+use super::out_of_reach::{self, REFUSED};
 use super::publication::{Alternative, ClientAddress, Target};
 use super::verdict::Verdict;
 use super::view::{Key, PublishView, RouteForm, ServiceForm};
+use crate::finding::{Finding, Severity};
 
 /// What became of the references of a route.
 #[derive(Clone, Debug)]
@@ -32,13 +33,29 @@ pub(super) fn on_the_wire(protocol: Protocol) -> message::Protocol {
 }
 
 /// Resolves the references of a route. An invalid one keeps its share of the flows.
-pub(super) fn resolve(view: &PublishView, route: &ObjectRef, form: &RouteForm) -> Resolved {
+/// What is out of reach behind it is added to `findings`.
+pub(super) fn resolve(
+    view: &PublishView,
+    route: &ObjectRef,
+    form: &RouteForm,
+    findings: &mut Vec<Finding>,
+) -> Resolved {
     let mut verdict = Verdict::yes("ResolvedRefs");
     let mut alternatives = Vec::new();
     for reference in &form.backends {
         let weight = reference.weight.map_or(1, |it| u32::try_from(it).unwrap_or(0));
         let alternative = match backend(view, route, reference) {
-            Ok((service, port)) => of_service(view, &service, port, transport(route.kind)),
+            Ok((service, port)) => {
+                let on_host = leads_to_own_host(view, &service);
+                if let Some(finding) = out_of_reach::behind_route(view, &service, route, on_host) {
+                    if finding.severity == Severity::Error && verdict.is_true {
+                        let message = format!("{} {}", finding.value, finding.problem);
+                        verdict = Verdict::no(finding.reason, message);
+                    }
+                    findings.push(finding);
+                }
+                of_service(view, &service, port, transport(route.kind))
+            }
             Err((reason, message)) => {
                 if verdict.is_true {
                     verdict = Verdict::no(reason, message.clone());
@@ -110,13 +127,19 @@ fn backend(
     Ok((service, port))
 }
 
+/// Whether a Service asks for programs on the agent's own machine.
+fn leads_to_own_host(view: &PublishView, service: &Key) -> bool {
+    let wish = view.services().get(service).and_then(|it| it.annotated.wish.as_deref());
+    wish.is_some_and(|it| it.on_host)
+}
+
 /// One port of a Service as an alternative.
 fn of_service(view: &PublishView, service: &Key, port: Port, protocol: Protocol) -> Alternative {
     let Some(form) = view.services().get(service) else {
         return invalid(format!("there is no Service {}/{}", service.0, service.1));
     };
     let wish = form.annotated.wish.as_deref();
-    let on_host = wish.is_some_and(|it| it.on_host);
+    let on_host = leads_to_own_host(view, service);
     let own = wish.and_then(|it| it.client_address.at(port));
     Alternative {
         client_address: client_address(own, protocol),

@@ -130,10 +130,12 @@ pub(super) fn accept_class<'a>(view: &PublishView, class: &'a Class) -> (Verdict
     let Some(it) = &class.parameters else { return (Verdict::yes("Accepted"), None) };
     let refuse = |message| (Verdict::no("InvalidParameters", message), None);
     if it.group != "portcullis.dev" || it.kind != "EdgeGateway" || it.namespace.is_some() {
-        return refuse(
-            "spec.parametersRef must name an EdgeGateway (group portcullis.dev, no namespace)"
-                .to_owned(),
-        );
+        let namespace = it.namespace.as_ref().map(|it| format!("{it}/")).unwrap_or_default();
+        return refuse(format!(
+            "spec.parametersRef names {} {namespace}{} of group `{}`; it must name an EdgeGateway \
+             (group portcullis.dev, no namespace)",
+            it.kind, it.name, it.group
+        ));
     }
     if !view.edges().contains_key(&it.name) {
         return refuse(format!("spec.parametersRef: there is no EdgeGateway `{}`", it.name));

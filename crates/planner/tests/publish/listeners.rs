@@ -146,7 +146,7 @@ spec: { parentRefs: [{ name: public, namespace: infra, sectionName: more }], rul
             ListenerSet web/second: not Accepted (ListenersNotValid: none of its listeners is valid), not Programmed (ListenersNotValid: none of its listeners is valid)
               taken (TCPRoute) 0 routes: not Accepted (ProtocolConflict: a listener of the ListenerSet that comes first has this port), not Programmed (ProtocolConflict: a listener of the ListenerSet that comes first has this port), ResolvedRefs, Conflicted (ProtocolConflict: a listener of the ListenerSet that comes first has this port)
             TCPRoute web/by-gateway:
-              public more: not Accepted (NoMatchingParent: the parent has no listener of this name and port), ResolvedRefs
+              public more: not Accepted (NoMatchingParent: parent public has no listener named more; name one of its listeners), ResolvedRefs
             TCPRoute web/by-set:
               first *: Accepted, ResolvedRefs
         "#]],
@@ -229,23 +229,23 @@ spec: {{ gatewayClassName: {class}, listeners: [{{ name: tcp, port: {port}, prot
     check_statuses(
         &manifests,
         &expect![[r#"
-        Gateway infra/all-gone: not Accepted (InvalidParameters: portcullis.dev/gateway: none of these EdgeGateways exists), not Programmed (Invalid: portcullis.dev/gateway: none of these EdgeGateways exists) [] 0 sets
-          tcp (TCPRoute) 0 routes: Accepted, not Programmed (Invalid: portcullis.dev/gateway: none of these EdgeGateways exists), ResolvedRefs
-        Gateway infra/by-annotation: Accepted, Programmed [203.0.113.7] 0 sets
-          tcp (TCPRoute) 0 routes: Accepted, Programmed, ResolvedRefs
-        Gateway infra/by-class: Accepted, Programmed [ams1.example.com] 0 sets
-          tcp (TCPRoute) 0 routes: Accepted, Programmed, ResolvedRefs
-        Gateway infra/by-reference: Accepted, Programmed [203.0.113.7] 0 sets
-          tcp (TCPRoute) 0 routes: Accepted, Programmed, ResolvedRefs
-        Gateway infra/everywhere: Accepted, Programmed [ams1.example.com 203.0.113.7] 0 sets
-          tcp (TCPRoute) 0 routes: Accepted, Programmed, ResolvedRefs
-        Gateway infra/nowhere: not Accepted (InvalidParameters: spec.infrastructure.parametersRef: there is no EdgeGateway `gone`), not Programmed (Invalid: spec.infrastructure.parametersRef: there is no EdgeGateway `gone`) [] 0 sets
-          tcp (TCPRoute) 0 routes: Accepted, not Programmed (Invalid: spec.infrastructure.parametersRef: there is no EdgeGateway `gone`), ResolvedRefs
-        Gateway infra/odd: not Accepted (Invalid: portcullis.dev/gateway: `Fra1` is not the name of an object: expected lower case letters, digits, - and .; nothing is published for it), not Programmed (Invalid: portcullis.dev/gateway: `Fra1` is not the name of an object: expected lower case letters, digits, - and .; nothing is published for it) [] 0 sets
-          tcp (TCPRoute) 0 routes: Accepted, not Programmed (Invalid: portcullis.dev/gateway: `Fra1` is not the name of an object: expected lower case letters, digits, - and .; nothing is published for it), ResolvedRefs
-        Gateway infra/of-broken: not Accepted (InvalidParameters: GatewayClass broken is not accepted: spec.parametersRef must name an EdgeGateway (group portcullis.dev, no namespace)), not Programmed (Invalid: GatewayClass broken is not accepted: spec.parametersRef must name an EdgeGateway (group portcullis.dev, no namespace)) [] 0 sets
-          tcp (TCPRoute) 0 routes: Accepted, not Programmed (Invalid: GatewayClass broken is not accepted: spec.parametersRef must name an EdgeGateway (group portcullis.dev, no namespace)), ResolvedRefs
-    "#]],
+            Gateway infra/all-gone: not Accepted (InvalidParameters: portcullis.dev/gateway: none of these EdgeGateways exists), not Programmed (Invalid: portcullis.dev/gateway: none of these EdgeGateways exists) [] 0 sets
+              tcp (TCPRoute) 0 routes: Accepted, not Programmed (Invalid: portcullis.dev/gateway: none of these EdgeGateways exists), ResolvedRefs
+            Gateway infra/by-annotation: Accepted, Programmed [203.0.113.7] 0 sets
+              tcp (TCPRoute) 0 routes: Accepted, Programmed, ResolvedRefs
+            Gateway infra/by-class: Accepted, Programmed [ams1.example.com] 0 sets
+              tcp (TCPRoute) 0 routes: Accepted, Programmed, ResolvedRefs
+            Gateway infra/by-reference: Accepted, Programmed [203.0.113.7] 0 sets
+              tcp (TCPRoute) 0 routes: Accepted, Programmed, ResolvedRefs
+            Gateway infra/everywhere: Accepted, Programmed [ams1.example.com 203.0.113.7] 0 sets
+              tcp (TCPRoute) 0 routes: Accepted, Programmed, ResolvedRefs
+            Gateway infra/nowhere: not Accepted (InvalidParameters: spec.infrastructure.parametersRef: there is no EdgeGateway `gone`), not Programmed (Invalid: spec.infrastructure.parametersRef: there is no EdgeGateway `gone`) [] 0 sets
+              tcp (TCPRoute) 0 routes: Accepted, not Programmed (Invalid: spec.infrastructure.parametersRef: there is no EdgeGateway `gone`), ResolvedRefs
+            Gateway infra/odd: not Accepted (Invalid: portcullis.dev/gateway: `Fra1` is not the name of an object: expected lower case letters, digits, - and .; nothing is published for it), not Programmed (Invalid: portcullis.dev/gateway: `Fra1` is not the name of an object: expected lower case letters, digits, - and .; nothing is published for it) [] 0 sets
+              tcp (TCPRoute) 0 routes: Accepted, not Programmed (Invalid: portcullis.dev/gateway: `Fra1` is not the name of an object: expected lower case letters, digits, - and .; nothing is published for it), ResolvedRefs
+            Gateway infra/of-broken: not Accepted (InvalidParameters: GatewayClass broken is not accepted: spec.parametersRef names ConfigMap other/x of group ``; it must name an EdgeGateway (group portcullis.dev, no namespace)), not Programmed (Invalid: GatewayClass broken is not accepted: spec.parametersRef names ConfigMap other/x of group ``; it must name an EdgeGateway (group portcullis.dev, no namespace)) [] 0 sets
+              tcp (TCPRoute) 0 routes: Accepted, not Programmed (Invalid: GatewayClass broken is not accepted: spec.parametersRef names ConfigMap other/x of group ``; it must name an EdgeGateway (group portcullis.dev, no namespace)), ResolvedRefs
+        "#]],
     );
 }
 

@@ -104,15 +104,15 @@ spec: { parentRefs: [{ name: public }], rules: [{ backendRefs: [{ name: blog, po
               udp (UDPRoute) 0 routes: Accepted, Programmed, ResolvedRefs
               tls (TLSRoute) 0 routes: Accepted, Programmed, ResolvedRefs
             TCPRoute other/elsewhere:
-              public *: not Accepted (NotAllowedByListeners: no listener takes a TCPRoute from namespace other), not ResolvedRefs (RefNotPermitted: no ReferenceGrant in namespace web allows a TCPRoute of namespace other to use Service blog)
+              public *: not Accepted (NotAllowedByListeners: no listener of parent public takes a TCPRoute from namespace other; see allowedRoutes there), not ResolvedRefs (RefNotPermitted: no ReferenceGrant in namespace web allows a TCPRoute of namespace other to use Service blog)
             TCPRoute web/no-such-listener:
-              public tcp: not Accepted (NoMatchingParent: the parent has no listener of this name and port), ResolvedRefs
+              public tcp: not Accepted (NoMatchingParent: parent public has no listener named tcp with port 9301; name one of its listeners), ResolvedRefs
             TCPRoute web/two-rules:
               public *: not Accepted (UnsupportedValue: it has more than one rule, and connections can follow only one), ResolvedRefs
             TCPRoute web/wrong-kind:
-              public tls: not Accepted (NotAllowedByListeners: no listener takes a TCPRoute from namespace web), ResolvedRefs
+              public tls: not Accepted (NotAllowedByListeners: no listener of parent public takes a TCPRoute from namespace web; see allowedRoutes there), ResolvedRefs
             TLSRoute web/other-name:
-              public *: not Accepted (NoMatchingListenerHostname: no listener's hostname matches one of spec.hostnames), ResolvedRefs
+              public *: not Accepted (NoMatchingListenerHostname: no listener of parent public has a hostname that one of spec.hostnames (blog.example.net, example.com) matches; name hosts of a listener, or change the listener's hostname), ResolvedRefs
         "#]],
     );
 }

@@ -2,9 +2,11 @@
 
 use expect_test::expect;
 
-use planner::publish::plan;
+use planner::publish::{StatusPatch, plan, statuses};
 
-use crate::world::{BASE, backends, check, findings, objects, ports, published, view};
+use crate::world::{
+    BASE, all_well, backends, check, findings, objects, ports, published, show_patch, view,
+};
 
 #[test]
 fn wb_07_a_service_of_our_class_is_published_port_by_port() {
@@ -147,9 +149,10 @@ spec: { ports: [{ name: https, port: 443, targetPort: 8443 }, { name: http, port
     check(
         manifests,
         &expect![[r#"
-        fra1 203.0.113.7 80/tcp -> tcp:ingress/nginx:80+host for Service ingress/nginx
-        fra1 203.0.113.7 443/tcp -> tcp:ingress/nginx:443+host for Service ingress/nginx
-    "#]],
+            fra1 203.0.113.7 80/tcp -> tcp:ingress/nginx:80+host for Service ingress/nginx
+            fra1 203.0.113.7 443/tcp -> tcp:ingress/nginx:443+host for Service ingress/nginx
+            ! UnsupportedValue Service ingress/nginx: spec.ports[].targetPort: "80/tcp": leads to a port by name, which only pods have; every visitor is refused; write the number of the port on the agent's own machine
+        "#]],
     );
     expect![[r#"
         tcp:ingress/nginx:443+host: 1x own host 127.0.0.1:8443
@@ -175,6 +178,72 @@ spec: { ports: [{ name: https, port: 443, targetPort: 8443 }] }
         tcp:ingress/nginx:443+host: 1x invalid (agents may not lead visitors to their own machines; start them with --allow-host-target)
         ! OwnHostNotAllowed Service ingress/nginx: portcullis.dev/target: "host": agents may not lead visitors to their own machines; every visitor is refused; start the agents with --allow-host-target, or leave the annotation out
     "#]].assert_eq(&(backends(&publication) + &findings(&publication.findings)));
+}
+
+#[test]
+fn a_route_that_leads_to_the_agents_own_machine_says_so_itself() {
+    let service = "
+kind: Service
+metadata: { namespace: web, name: nginx, annotations: { portcullis.dev/target: host } }
+spec: { ports: [{ name: https, port: 443, targetPort: 8443 }] }
+---
+kind: Service
+metadata: { namespace: web, name: local }
+spec: { ports: [{ port: 8080 }] }
+---
+kind: EndpointSlice
+metadata: { namespace: web, name: local-1, labels: { kubernetes.io/service-name: local } }
+addressType: IPv4
+endpoints: [{ addresses: [127.0.0.1] }]
+ports: [{ name: '', port: 8080 }]
+---
+kind: Gateway
+metadata: { namespace: web, name: public }
+spec:
+  gatewayClassName: portcullis
+  listeners:
+    - { name: tcp, port: 81, protocol: TCP }
+    - { name: udp, port: 82, protocol: UDP }
+    - { name: tls, port: 83, protocol: TLS, tls: { mode: Passthrough } }
+";
+    let route = |kind: &str, backend: &str, port: u16| {
+        let listener = &kind[..3].to_lowercase();
+        format!(
+            "---\nkind: {kind}\nmetadata: {{ namespace: web, name: {listener}-{backend} }}\nspec: {{ \
+             parentRefs: [{{ name: public, sectionName: {listener} }}], \
+             rules: [{{ backendRefs: [{{ name: {backend}, port: {port} }}] }}] }}\n"
+        )
+    };
+    let manifests = service.to_owned()
+        + &route("TCPRoute", "nginx", 443)
+        + &route("TLSRoute", "nginx", 443)
+        + &route("TCPRoute", "local", 8080);
+    let udp = service.replace("port: 443,", "port: 443, protocol: UDP,");
+    let mut told = String::new();
+    for manifests in [manifests, udp + &route("UDPRoute", "nginx", 443)] {
+        let mut view = view(objects(BASE).into_iter().chain(objects(&manifests)));
+        view.refuse_own_host();
+        let publication = plan(&view);
+        told += &findings(&publication.findings);
+        let patches = statuses(&publication, &all_well(&publication));
+        let routes =
+            patches.iter().filter(|it| matches!(it, StatusPatch::Route { .. })).map(show_patch);
+        told.extend(routes);
+    }
+    expect![[r#"
+        ! OwnHostNotAllowed TCPRoute web/tcp-nginx: spec.rules[].backendRefs: "Service web/nginx": has portcullis.dev/target: "host": agents may not lead visitors to their own machines; every visitor is refused; for that Service: start the agents with --allow-host-target, or leave the annotation out
+        ! OwnHostNotAllowed TLSRoute web/tls-nginx: spec.rules[].backendRefs: "Service web/nginx": has portcullis.dev/target: "host": agents may not lead visitors to their own machines; every visitor is refused; for that Service: start the agents with --allow-host-target, or leave the annotation out
+        ? UnusableEndpoint TCPRoute web/tcp-local: spec.rules[].backendRefs: "Service web/local": has endpoints[].addresses: "127.0.0.1": no other machine can reach such an address; these endpoints are left out; for that Service: write portcullis.dev/target: host for a program on the agent's own machine, or an address that agents can reach
+        TCPRoute web/tcp-local:
+          public tcp: Accepted, ResolvedRefs
+        TCPRoute web/tcp-nginx:
+          public tcp: Accepted, not ResolvedRefs (OwnHostNotAllowed: Service web/nginx has portcullis.dev/target: "host": agents may not lead visitors to their own machines; every visitor is refused)
+        TLSRoute web/tls-nginx:
+          public tls: Accepted, not ResolvedRefs (OwnHostNotAllowed: Service web/nginx has portcullis.dev/target: "host": agents may not lead visitors to their own machines; every visitor is refused)
+        ! OwnHostNotAllowed UDPRoute web/udp-nginx: spec.rules[].backendRefs: "Service web/nginx": has portcullis.dev/target: "host": agents may not lead visitors to their own machines; every visitor is refused; for that Service: start the agents with --allow-host-target, or leave the annotation out
+        UDPRoute web/udp-nginx:
+          public udp: Accepted, not ResolvedRefs (OwnHostNotAllowed: Service web/nginx has portcullis.dev/target: "host": agents may not lead visitors to their own machines; every visitor is refused)
+    "#]].assert_eq(&told);
 }
 
 #[test]

@@ -353,10 +353,10 @@ spec: { gatewayClassName: portcullis, listeners: [{ name: tcp, port: 80, protoco
         statuses(publication, &BTreeMap::new()).iter().map(show_patch).collect::<String>()
     };
     expect![[r#"
-        Service web/blog: not portcullis.dev/Published (NoGateway: there is no EdgeGateway for it) []
+        Service web/blog: not portcullis.dev/Published (NoGateway: there is no EdgeGateway for it; create one with portcullis gateway create) []
         GatewayClass portcullis: Accepted [Gateway ReferenceGrant TCPRoute TLSRoute UDPRoute]
-        Gateway infra/public: Accepted, not Programmed (NoResources: there is no EdgeGateway for it) [] 0 sets
-          tcp (TCPRoute) 0 routes: Accepted, not Programmed (NoGateway: there is no EdgeGateway for it), ResolvedRefs
+        Gateway infra/public: Accepted, not Programmed (NoResources: there is no EdgeGateway for it; create one with portcullis gateway create) [] 0 sets
+          tcp (TCPRoute) 0 routes: Accepted, not Programmed (NoGateway: there is no EdgeGateway for it; create one with portcullis gateway create), ResolvedRefs
     "#]].assert_eq(&told(&plan(&view)));
     // The release of the definitions is told once it is known.
     let class = |publication: &Publication| {

@@ -89,7 +89,10 @@ fn gateway_programmed(
         return Verdict::no("AddressNotUsable", message);
     }
     if !gateway.has_edges {
-        return Verdict::no("NoResources", "there is no EdgeGateway for it");
+        return Verdict::no(
+            "NoResources",
+            "there is no EdgeGateway for it; create one with portcullis gateway create",
+        );
     }
     let sound = listeners.iter().filter(|(it, _)| it.accepted.is_true && !it.lacks_certificate);
     let failed = sound.clone().filter(|(_, it)| !it.is_true);

@@ -113,7 +113,10 @@ impl<'a> Live<'a> {
         let verdict = match (listening, first, has_edges) {
             (true, _, _) => Verdict::yes(yes).with(message),
             (false, Some(reason), _) => Verdict::no(reason, message),
-            (false, None, false) => Verdict::no("NoGateway", "there is no EdgeGateway for it"),
+            (false, None, false) => Verdict::no(
+                "NoGateway",
+                "there is no EdgeGateway for it; create one with portcullis gateway create",
+            ),
             (false, None, true) if message.is_empty() => {
                 Verdict::no("Pending", "none of its EdgeGateways can be understood")
             }
