@@ -79,11 +79,11 @@ async fn talk(
     loop {
         tokio::select! {
             message = control.receive() => match message {
-                Some(message) => {
-                    if let Err(nonsense) = take(inner, cluster, member, message).await {
-                        control.status().end(Ended::Nonsense(nonsense));
-                    }
-                }
+                Some(message) => match take(inner, cluster, member, message).await {
+                    Ok(Taken::Trust) => renewal.reset_immediately(),
+                    Ok(Taken::Other) => {}
+                    Err(nonsense) => control.status().end(Ended::Nonsense(nonsense)),
+                },
                 None => return control.status().ended().unwrap_or(Ended::There),
             },
             changed = news.changed() => {
@@ -109,12 +109,20 @@ async fn talk(
     }
 }
 
+/// What a message was about.
+enum Taken {
+    /// The cluster's authorities, or the own certificate, are others now: the authority that signs
+    /// from now on may not be the one that signed the certificate.
+    Trust,
+    Other,
+}
+
 async fn take(
     inner: &Inner,
     cluster: &Arc<Cluster>,
     member: &Member,
     message: ToGateway,
-) -> Result<(), String> {
+) -> Result<Taken, String> {
     match message {
         ToGateway::Desired(desired) => {
             inner.errand(Errand::Wish(cluster.name.clone(), member.agent.clone(), desired));
@@ -130,7 +138,10 @@ async fn take(
             let install = move || trust.install(name.as_str(), &certificate, system_clock());
             let installed = tokio::task::spawn_blocking(install).await;
             match installed.unwrap_or(Ok(false)) {
-                Ok(true) => tracing::info!(cluster = %cluster.name, "certificate or trust renewed"),
+                Ok(true) => {
+                    tracing::info!(cluster = %cluster.name, "certificate or trust renewed");
+                    return Ok(Taken::Trust);
+                }
                 // Every session begins with what the agent trusts.
                 Ok(false) => {}
                 Err(error) => {
@@ -143,5 +154,5 @@ async fn take(
             return Err("a message that begins a conversation came within one".to_owned());
         }
     }
-    Ok(())
+    Ok(Taken::Other)
 }
