@@ -31,7 +31,7 @@ pub(super) const CONNECTION_WINDOW: u32 = 32 << 20;
 /// What a connection may have sent and not acknowledged: 2.1 Gbit/s over 100 ms.
 const SEND_WINDOW: u64 = 26 << 20;
 
-/// Flows open at one time, which a gateway opens. Whoever grants them pays: 82 bytes for each, from the
+/// Flows open at one time, which a gateway opens. Whoever grants them pays: 84 bytes for each, from the
 /// first packet of a connection on.
 const FLOWS: u32 = 16_384;
 

@@ -12,10 +12,11 @@ use tokio::time::Instant;
 use tunnel_proto::message::{Protocol, Refused, RefusedReason};
 
 use super::stage::{Authority, Cut, Stage, exchange, next, open, pair, soon};
-use super::unread;
+use super::{setup, unread};
 use crate::dialler::DialError;
 use crate::link::{Ending, Flow, Meter, OpenError};
 use crate::session::{AgentSession, Ended, GatewaySession};
+use crate::trust::alpn;
 
 #[tokio::test]
 async fn bytes_go_both_ways_and_each_way_ends_by_itself() {
@@ -282,6 +283,20 @@ async fn strangers_are_turned_away() {
         let error = soon(super::dial(stage.settings(), 1)).await.expect_err("strangers");
         assert!(matches!(error, DialError::Handshake { .. }), "{error:?}");
     }
+}
+
+/// What may be opened has its place from a connection's first packet on: a stranger's must be small.
+#[tokio::test]
+async fn an_agent_may_open_its_control_channel_and_nothing_else() {
+    let stage = Stage::new().await;
+    let config = stage.settings().handshakes.config();
+    let config = setup::client(&config, alpn::QUIC).expect("a configuration");
+    let endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into()).expect("a socket");
+    let connecting = endpoint.connect_with(config, stage.wire.address, "gateway");
+    let connection = soon(connecting.expect("it begins")).await.expect("a connection");
+    let _control = soon(connection.open_bi()).await.expect("a channel");
+    let second = futures::poll!(std::pin::pin!(connection.open_bi()));
+    assert!(second.is_pending(), "there is room for another");
 }
 
 #[tokio::test]
