@@ -19,6 +19,21 @@ use tunnel::trust::{Authorities, OneTimeSecret};
 /// How long anything may take that should happen at once. Generous: other builds run beside.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// What `portcullis gateway create` allows agents, for the Secret of these tests.
+const ADOPTION: &str = "
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: { name: g1-adoption, namespace: portcullis-system }
+rules:
+  - { apiGroups: [''], resources: [secrets], resourceNames: [g1-adoption], verbs: [get, patch] }
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: { name: g1-adoption, namespace: portcullis-system }
+roleRef: { apiGroup: rbac.authorization.k8s.io, kind: Role, name: g1-adoption }
+subjects:
+  - { kind: ServiceAccount, name: portcullis-agent, namespace: portcullis-system }
+";
 const ROLE: &str = include_str!("../../../../deploy/agent/rbac.yaml");
 const EDGE_GATEWAYS: &str =
     include_str!("../../../../deploy/crds/edgegateways.portcullis.dev.yaml");
@@ -68,6 +83,7 @@ impl Site {
         site.apply("v1", "Secret", system, tunnel::trust::AUTHORITY_SECRET, data).await?;
         let data = json!({ "stringData": { "secret": secret.reveal() } });
         site.apply("v1", "Secret", system, "g1-adoption", data).await?;
+        site.plane.apply_manifest(ADOPTION).await?;
         let spec = json!({ "spec": {
             "endpoints": [{ "host": "127.0.0.1", "port": tunnel }],
             "addresses": [{ "address": "127.0.0.1" }],

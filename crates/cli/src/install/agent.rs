@@ -11,6 +11,7 @@ const CUSTOM_RESOURCE: &str =
 const PERMISSIONS: &str = include_str!("../../../../deploy/agent/rbac.yaml");
 const CERTIFICATES: &str = include_str!("../../../../deploy/agent/certificates.yaml");
 const DEPLOYMENT: &str = include_str!("../../../../deploy/agent/deployment.yaml");
+const GATEWAY_CLASS: &str = include_str!("../../../../deploy/agent/gateway-class.yaml");
 const HOST_NETWORK: &str = include_str!("../../../../deploy/agent/host-network.yaml");
 
 /// What to fill in.
@@ -42,6 +43,11 @@ pub(crate) struct AgentArguments {
     /// cluster
     #[arg(long)]
     certificates: bool,
+
+    /// Leave out the GatewayClass portcullis: for a cluster without the Gateway API, which has no such
+    /// kind, or with classes of your own
+    #[arg(long)]
+    no_gateway_class: bool,
 }
 
 /// Returns all manifests as one stream of documents.
@@ -58,7 +64,9 @@ pub(super) fn document(arguments: &AgentArguments) -> Result<Document> {
         agents = replace(&agents, "[\"agent\", ", "[\"agent\", \"--allow-host-target\", ")?;
     }
     let certificates = arguments.certificates.then_some(CERTIFICATES);
-    let parts = [Some(CUSTOM_RESOURCE), Some(PERMISSIONS), certificates, Some(&*agents)];
+    // Last, so that a cluster that does not know the kind takes all the others.
+    let class = (!arguments.no_gateway_class).then_some(GATEWAY_CLASS);
+    let parts = [Some(CUSTOM_RESOURCE), Some(PERMISSIONS), certificates, Some(&*agents), class];
     let parts: Vec<_> =
         parts.into_iter().flatten().map(|it| it.trim_start_matches("---\n").trim_end()).collect();
     let mut steps = vec![

@@ -63,6 +63,43 @@ impl Cluster {
 }
 
 #[test]
+fn agents_may_read_the_secrets_that_they_need_and_no_other() -> anyhow::Result<()> {
+    let Some(cluster) = Cluster::start()? else { return Ok(()) };
+    cluster.install(&["agent", "--no-gateway-class"])?;
+    let may = |verb: &str, object: &str| -> anyhow::Result<bool> {
+        let account = "system:serviceaccount:portcullis-system:portcullis-agent";
+        let asked = ["auth", "can-i", verb, object, "-n", NAMESPACE, "--as", account];
+        let said = cluster.plane.kubectl()?.args(asked).output()?;
+        match String::from_utf8(said.stdout)?.trim() {
+            "yes" => Ok(true),
+            "no" => Ok(false),
+            other => anyhow::bail!("{other}{}", String::from_utf8_lossy(&said.stderr)),
+        }
+    };
+    assert!(!may("get", "secret/portcullis-gateway-fra1")?, "before it is declared");
+    cluster.gateway(&["create", "fra1", "--endpoint", "gw.example.com"]).expect_code(0);
+    for (verb, object, expected) in [
+        ("get", "secret/portcullis-ca", true),
+        ("patch", "secret/portcullis-ca", false),
+        ("get", "secret/portcullis-gateway-fra1", true),
+        ("patch", "secret/portcullis-gateway-fra1", true),
+        ("delete", "secret/portcullis-gateway-fra1", false),
+        ("get", "secret/portcullis-gateway-ams1", false),
+        ("get", "secret/others", false),
+        ("patch", "secret/others", false),
+        ("list", "secrets", false),
+        ("create", "secrets", false),
+        ("create", "leases.coordination.k8s.io", true),
+        ("update", "lease.coordination.k8s.io/portcullis-agents", true),
+        ("get", "lease.coordination.k8s.io/others", false),
+        ("update", "lease.coordination.k8s.io/others", false),
+    ] {
+        assert_eq!(may(verb, object)?, expected, "{verb} {object}");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_gateway_is_declared_in_a_cluster_and_declared_again() -> anyhow::Result<()> {
     let Some(cluster) = Cluster::start()? else { return Ok(()) };
     let create = ["create", "fra1", "--endpoint", "gw.example.com", "-o", "json"];
@@ -78,7 +115,7 @@ fn a_gateway_is_declared_in_a_cluster_and_declared_again() -> anyhow::Result<()>
     let status = cluster.run(&["status", "--kube"]).expect_code(1);
     assert!(status.stderr.contains("portcullis install"), "{}", status.stderr);
 
-    cluster.install(&["agent"])?;
+    cluster.install(&["agent", "--no-gateway-class"])?;
     let rotated = cluster.gateway(&["rotate"]).expect_code(2);
     assert!(rotated.stderr.contains("portcullis gateway create"), "{}", rotated.stderr);
     let more = ["--address", "10.0.0.1=203.0.113.7", "--redemptions", "3", "--valid-for", "1h"];
@@ -120,6 +157,16 @@ fn a_gateway_is_declared_in_a_cluster_and_declared_again() -> anyhow::Result<()>
     let secret: OneTimeSecret = kept["secret"].as_str().context("a text")?.parse()?;
     assert_eq!(again["secretHash"], secret.hash().to_string());
     assert_eq!((&kept["redemptions"], &kept["redeemedBy"]), (&"1".into(), &"".into()));
+
+    // Of two sources of the secret one is left.
+    let file = r#"{"spec":{"adoption":{"secretRef":null,"secretFile":"/srv/fra1.secret"}}}"#;
+    let edit = ["patch", "egw", "fra1", "--type=merge", "-p", file];
+    assert!(cluster.plane.kubectl()?.args(edit).output()?.status.success());
+    let said = cluster.gateway(&create[..4]).expect_code(0).stderr;
+    assert!(said.contains("adoption.secretFile /srv/fra1.secret is taken out"), "{said}");
+    let adoption = &cluster.edge_gateway("fra1")?["spec"]["adoption"];
+    let sources: Vec<_> = adoption.as_object().context("an object")?.keys().collect();
+    assert_eq!(sources, ["secretRef"], "{adoption}");
 
     let lines = cluster.gateway(&["list"]).expect_code(0).stdout;
     assert!(lines.contains("fra1  gw.example.com:7443  Unknown"), "{lines}");

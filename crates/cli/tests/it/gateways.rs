@@ -83,6 +83,37 @@ fn declared_again_a_gateway_gets_a_new_secret_and_keeps_its_object() {
 }
 
 #[test]
+fn a_manifest_that_names_another_secret_is_told_of() {
+    let place = Place::new();
+    let first = place.create(&[]).expect_code(0).stderr;
+    assert!(first.contains("is declared in"), "{first}");
+    let said = place.create(&[]).expect_code(0).stderr;
+    assert!(said.contains("is there already and stays as it is\n"), "{said}");
+    let file = place.path("manifests/fra1.yaml");
+    let written = place.read("manifests/fra1.yaml");
+    let line = written.lines().find(|it| it.contains("secretFile:")).expect("where it is");
+    let reference = "    secretRef: { namespace: portcullis-system, name: s }";
+    let other = "    secretFile: /srv/other.secret";
+    let both = format!("{reference}\n{other}");
+    for (adoption, problem, remedy) in [
+        (other, "names /srv/other.secret: ", "/fra1.secret instead"),
+        (reference, "names Secret portcullis-system/s (secretRef): ", "instead of secretRef"),
+        (
+            &both,
+            "names both Secret portcullis-system/s and /srv/other.secret: ",
+            "take secretRef out",
+        ),
+        ("    {}", "names no secret: ", "write secretFile: /"),
+    ] {
+        let edited = written.replace(line, adoption);
+        std::fs::write(&file, &edited).expect("written");
+        let said = place.create(&[]).expect_code(0).stderr;
+        assert!(said.contains(problem) && said.contains(remedy), "{adoption}: {said}");
+        assert_eq!(place.read("manifests/fra1.yaml"), edited, "it is somebody's own");
+    }
+}
+
+#[test]
 fn the_configuration_is_one_that_a_gateway_reads() {
     let place = Place::new();
     let more = ["--format", "config", "--ports", "443,8000-8100/udp", "--address", "192.0.2.7"];
@@ -364,6 +395,17 @@ fn agents_are_whole_and_hardened() {
             assert!(help.contains(flag), "there is no {flag}");
         }
     }
+    // The class that Gateways name, unless there is no such kind.
+    let class = |more: &[&str]| {
+        let all = ["install", "agent"].iter().chain(more).copied();
+        let text = portcullis(all).expect_code(0).stdout;
+        let documents: Vec<Value> = serde_saphyr::from_multiple(&text).expect("documents");
+        documents.into_iter().find(|it| it["kind"] == "GatewayClass")
+    };
+    let made = class(&[]).expect("a class");
+    assert_eq!(made["metadata"]["name"], "portcullis");
+    assert_eq!(made["spec"]["controllerName"], api::gateway_api::CONTROLLER_NAME);
+    assert_eq!(class(&["--no-gateway-class"]), None);
     portcullis(["install", "agent", "--image", "a: {b}"]).expect_code(2);
     portcullis(["install", "agent", "--host-network", "--replicas", "2"]).expect_code(2);
     // Programs on the nodes themselves only where it was asked for.
