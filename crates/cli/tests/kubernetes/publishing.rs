@@ -101,7 +101,7 @@ fn pods_that_come_and_go_are_followed_and_a_lost_agent_costs_nothing() -> anyhow
 fn a_month_that_is_used_up_is_said_in_the_cluster() -> anyhow::Result<()> {
     let Some(published) = Published::set()? else { return Ok(()) };
     published.apply(&service("shop", 8443))?;
-    for _ in 0..10 {
+    for _ in 0..20 {
         published.reached(8443, Tcp)?;
     }
     let allow = |bytes: &str| {
@@ -119,7 +119,7 @@ fn a_month_that_is_used_up_is_said_in_the_cluster() -> anyhow::Result<()> {
         published.until(&what, || published.stored("edgegateway/g1"), said)
     };
     allow("1")?;
-    for _ in 0..10 {
+    for _ in 0..20 {
         published.reached(8443, Tcp)?;
     }
     until_said("False", "QuotaExceeded")?;

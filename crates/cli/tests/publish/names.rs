@@ -1,6 +1,6 @@
 //! Many Services on one port, told apart by the name in the visitor's TLS greeting.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,6 +92,10 @@ fn wb08_what_is_no_greeting_reaches_nobody_and_waits_for_nobody() -> anyhow::Res
     Ok(())
 }
 
+/// As what the system tells of a connection that the other side has reset.
+const RESET: [ErrorKind; 3] =
+    [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe, ErrorKind::NotConnected];
+
 /// Sends the greeting of a TLS client for `name`, and returns who answered, after comparing what
 /// it had received with what was sent.
 fn ask(place: &Place, name: &str, pieces: usize) -> anyhow::Result<Option<String>> {
@@ -99,8 +103,11 @@ fn ask(place: &Place, name: &str, pieces: usize) -> anyhow::Result<Option<String
     let mut stream = connect(place.visitor(), at(1, 443))?;
     stream.set_nodelay(true)?;
     let length = if pieces == 0 { greeting.len() } else { pieces };
+    // A reset is told to whoever writes or reads next, and only once as what it is.
+    let mut told = Vec::new();
     for piece in greeting.chunks(length) {
-        if stream.write_all(piece).is_err() {
+        if let Err(error) = stream.write_all(piece) {
+            told.push(error);
             break;
         }
         if pieces > 0 {
@@ -108,11 +115,14 @@ fn ask(place: &Place, name: &str, pieces: usize) -> anyhow::Result<Option<String
             std::thread::sleep(Duration::from_millis(1));
         }
     }
-    let _already_reset = stream.shutdown(Shutdown::Write);
+    told.extend(stream.shutdown(Shutdown::Write).err());
     let mut answer = Vec::new();
-    let _reset = stream.read_to_end(&mut answer);
-    // A gateway that leads nowhere may say so in a TLS alert (RFC 8446 section 6): 21.
-    if answer.is_empty() || answer.first() == Some(&21) {
+    told.extend(stream.read_to_end(&mut answer).err());
+    // A name that leads nowhere is answered with a reset and no byte before it, so that a visitor
+    // tries the next gateway.
+    if answer.is_empty() {
+        let was_reset = told.iter().any(|it| RESET.contains(&it.kind()));
+        anyhow::ensure!(was_reset, "in pieces of {pieces}: closed, not reset: {told:?}");
         return Ok(None);
     }
     let end = answer.iter().position(|it| *it == b'\n').context("a backend that says its name")?;
