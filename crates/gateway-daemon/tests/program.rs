@@ -69,6 +69,20 @@ fn the_unit_starts_it_with_options_that_it_has() {
     assert!(!arguments.starts_with(|it: char| it.is_alphabetic()), "a subcommand: {arguments}");
 }
 
+#[test]
+fn nothing_is_linked_that_a_gateway_does_not_need() {
+    let bytes = std::fs::read(PROGRAM).expect("the program");
+    // Names of functions hold the length of their crate's name before it.
+    let names = String::from_utf8_lossy(&bytes);
+    let linked = |name: &str| names.contains(&format!("{}{name}", name.len()));
+    for needed in ["tunnel_proto", "quinn_proto"] {
+        assert!(linked(needed), "{needed}: are there names at all?");
+    }
+    for other in ["kube_client", "k8s_openapi", "russh", "planner", "firewall", "regex_automata"] {
+        assert!(!linked(other), "{other} is linked");
+    }
+}
+
 fn checked(file: &Path) -> Output {
     run(&["--config", &file.display().to_string(), "--check"])
 }
