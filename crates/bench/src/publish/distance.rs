@@ -74,13 +74,20 @@ fn measure(setting: &Setting, carrier: &Carrier) -> Result<Vec<Row>> {
         GATEWAY,
         (AGENT, [BULK, ECHO]),
     )?;
+    let linked = |carrier: Option<&str>| {
+        testkit::wait::until("the link", PATIENCE, || {
+            let page = far.page(AGENT_PAGES, "/status").ok()?;
+            let status: serde_json::Value = serde_json::from_str(&page).ok()?;
+            let edge = &status["gateways"]["edge"];
+            let asked = carrier.is_none_or(|it| edge["carrier"] == it);
+            (edge["connected"] == true && asked).then_some(())
+        })
+        .with_context(|| way.logs())
+    };
+    // The gateway has its certificate before the carrier is another.
+    linked(None)?;
     ask_for(&directory.path().join("portcullis/manifests/edge.yaml"), carrier.asked)?;
-    testkit::wait::until("the carrier", PATIENCE, || {
-        let page = far.page(AGENT_PAGES, "/status").ok()?;
-        let status: serde_json::Value = serde_json::from_str(&page).ok()?;
-        (status["gateways"]["edge"]["carrier"] == carrier.used).then_some(())
-    })
-    .with_context(|| way.logs())?;
+    linked(Some(carrier.used))?;
     let answer = testkit::wait::until("an answer", PATIENCE, || {
         near.enter(|| connect(way.echo).ok()?.exchange(5).ok()).ok().flatten()
     })
