@@ -89,13 +89,20 @@ pub enum AdoptionError {
 /// that counts no more: it may be adopted if there is a secret for it.
 #[must_use]
 pub fn wants_adoption(error: &(dyn std::error::Error + 'static)) -> bool {
+    use quinn::{ConnectionError, TransportErrorCode};
     use rustls::{AlertDescription, CertificateError, Error};
+    /// RFC 8446 section 6.
+    const ACCESS_DENIED: u8 = 49;
     let mut next = Some(error);
     while let Some(error) = next {
         let io = error.downcast_ref::<std::io::Error>();
         if let Some(inner) = io.and_then(std::io::Error::get_ref) {
             next = Some(inner);
             continue;
+        }
+        // Over QUIC the alert of TLS is part of the code (RFC 9001 section 4.8).
+        if let Some(ConnectionError::ConnectionClosed(close)) = error.downcast_ref() {
+            return close.error_code == TransportErrorCode::crypto(ACCESS_DENIED);
         }
         match error.downcast_ref::<Error>() {
             Some(Error::AlertReceived(AlertDescription::AccessDenied)) => return true,

@@ -97,16 +97,13 @@ fn measure(setting: &Setting, carrier: &Carrier) -> Result<Vec<Row>> {
     let mut speeds = [Vec::new(), Vec::new()];
     for _ in 0..rounds {
         for (speeds, direction) in speeds.iter_mut().zip([None, Some("--reverse")]) {
-            std::thread::sleep(Duration::from_millis(500));
             let (port, seconds) = (way.bulk.port().to_string(), seconds.to_string());
             let address = GATEWAY.to_string();
             // The first seconds find out how fast the path is.
             let mut arguments =
                 vec!["-J", "-c", &address, "-p", &port, "-t", &seconds, "--omit", "4"];
             arguments.extend(direction);
-            let report: serde_json::Value = serde_json::from_str(&near.run("iperf3", &arguments)?)?;
-            let bits = report["end"]["sum_received"]["bits_per_second"].as_f64();
-            speeds.push(bits.context("iperf3 measured nothing")? / 1e6);
+            speeds.push(pour(&near, &arguments).with_context(|| way.logs())?);
         }
     }
     let note = format!(
@@ -122,6 +119,25 @@ fn measure(setting: &Setting, carrier: &Carrier) -> Result<Vec<Row>> {
             Row::new(name, median(all), "Mbit/s", Bar::AtLeast(500.0)).note(note.clone())
         })
         .collect())
+}
+
+/// Megabits a second.
+fn pour(near: &Machine, arguments: &[&str]) -> Result<f64> {
+    let mut tries = 0;
+    loop {
+        // iperf3 serves one client at a time, and takes a moment to be ready for the next.
+        std::thread::sleep(Duration::from_millis(500 << tries));
+        let bits = near.run("iperf3", arguments).and_then(|it| {
+            let report: serde_json::Value = serde_json::from_str(&it)?;
+            let bits = report["end"]["sum_received"]["bits_per_second"].as_f64();
+            bits.with_context(|| format!("iperf3 measured nothing: {}", report["error"]))
+        });
+        match bits {
+            Ok(bits) => return Ok(bits / 1e6),
+            Err(_) if tries < 3 => tries += 1,
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Sets what our installers set, as far as it is a network's own.

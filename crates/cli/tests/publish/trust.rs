@@ -25,6 +25,20 @@ fn wb12_a_gateway_that_lost_everything_is_adopted_anew_with_a_new_secret() -> an
 }
 
 #[test]
+fn wb12_a_gateway_that_is_to_be_reached_over_quic_is_adopted() -> anyhow::Result<()> {
+    let Some(place) = Place::empty("quic-adopt", ONE)? else { return Ok(()) };
+    place.create_gateway(1, "", &[])?;
+    let declared = std::fs::read_to_string(place.path("manifests/g1.yaml"))?;
+    assert!(declared.contains("carrier: auto"), "{declared}");
+    place.write("g1", &declared.replace("carrier: auto", "carrier: quic"))?;
+    place.start_gateway(1)?;
+    place.start_agent(1)?;
+    place.write("blog", &Service::default().yaml())?;
+    place.reached(at(1, 443), Tcp)?;
+    Ok(())
+}
+
+#[test]
 fn wb12_a_one_time_secret_opens_nothing_once_it_has_expired() -> anyhow::Result<()> {
     let Some(place) = Place::empty("expired", ONE)? else { return Ok(()) };
     place.create_gateway(1, "", &[])?;
