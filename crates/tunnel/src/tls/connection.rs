@@ -16,7 +16,7 @@ use tunnel_proto::frame::{self, Decoder, Kind, Piece};
 
 use super::handshake::{Handshake, Said, Shaken};
 use super::records::{Records, sealed_length};
-use super::scratch::{CHUNK, Pieces, Scratch};
+use super::scratch::{CHUNK, CIPHER, Pieces, Scratch};
 use crate::session::Status;
 
 /// How long sent bytes may stay without an acknowledgement (`TCP_USER_TIMEOUT`).
@@ -226,7 +226,7 @@ impl Connection {
         Scratch::with(|scratch| {
             let Scratch { frame, cipher, .. } = scratch;
             let (front, back) = frame.split_at_mut(frame::HEADER);
-            let mut space = ReadBuf::new(back);
+            let mut space = ReadBuf::new(back.get_mut(..CHUNK).unwrap_or_default());
             ready!(Pin::new(plain).poll_read(cx, &mut space)).map_err(|_| Broken::Plain)?;
             let came = space.filled().len();
             if came > 0 {
@@ -289,7 +289,8 @@ impl Connection {
         // After a handshake there may be whole records already.
         let mut came = 0;
         if !self.has_record() {
-            let mut space = ReadBuf::new(back);
+            let room = back.len().min(CIPHER);
+            let mut space = ReadBuf::new(back.get_mut(..room).unwrap_or_default());
             ready!(Pin::new(&mut self.stream).poll_read(cx, &mut space))?;
             came = space.filled().len();
             if came == 0 {

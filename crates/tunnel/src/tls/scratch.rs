@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use tunnel_proto::frame::HEADER;
+use tunnel_proto::frame::{HEADER, LONGEST_OTHER};
 
 use super::records::{LONGEST, sealed_length};
 
@@ -16,7 +16,10 @@ use super::records::{LONGEST, sealed_length};
 pub(super) const CHUNK: usize = 3 * LONGEST - HEADER;
 
 /// How many bytes are read at once from the tunnel side.
-const CIPHER: usize = sealed_length(HEADER + CHUNK);
+pub(super) const CIPHER: usize = sealed_length(HEADER + CHUNK);
+
+/// The longest frame: a datagram may be longer than what is read at once.
+const FRAME: usize = HEADER + if CHUNK > LONGEST_OTHER { CHUNK } else { LONGEST_OTHER };
 
 /// Memory for one step of one flow.
 #[derive(Debug)]
@@ -36,8 +39,8 @@ pub(super) type Pieces = Vec<Range<usize>>;
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
-        frame: vec![0; HEADER + CHUNK],
-        cipher: vec![0; CIPHER],
+        frame: vec![0; FRAME],
+        cipher: vec![0; sealed_length(FRAME)],
         found: Vec::new(),
         pieces: Vec::new(),
     });
