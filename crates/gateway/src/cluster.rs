@@ -31,9 +31,8 @@ pub(crate) struct Cluster {
     /// Something changed that agents want to know.
     news: watch::Sender<u64>,
     pub(crate) traffic: Traffic,
-    /// No more traffic is allowed in this period.
-    stopped: AtomicBool,
-    /// Given when open flows must end; another one once traffic is allowed again.
+    /// Given when open flows must end and no more traffic is allowed in this period; another one
+    /// once it is.
     cut: RwLock<Arc<Cut>>,
     /// How slow flows have to be, where the kernel does not see to it.
     rate: RwLock<Option<(u64, Arc<Rate>)>>,
@@ -141,7 +140,6 @@ impl Cluster {
             reachable: watch::Sender::new(0),
             news: watch::Sender::new(0),
             traffic: Traffic::default(),
-            stopped: AtomicBool::new(false),
             cut: RwLock::default(),
             rate: RwLock::default(),
             joined: Mutex::default(),
@@ -262,20 +260,21 @@ impl Cluster {
 
     /// Whether no more traffic is allowed.
     pub(crate) fn is_stopped(&self) -> bool {
-        self.stopped.load(Ordering::Relaxed)
+        self.cut().is_given()
     }
 
     /// Stops all traffic, or allows it again.
     pub(crate) fn stop(&self, stopped: bool) {
-        if self.stopped.swap(stopped, Ordering::Relaxed) != stopped {
-            let mut cut = self.cut.write().unwrap_or_else(PoisonError::into_inner);
-            match stopped {
-                true => cut.give(),
-                false => *cut = Arc::default(),
-            }
-            drop(cut);
-            self.tell();
+        let mut cut = self.cut.write().unwrap_or_else(PoisonError::into_inner);
+        if cut.is_given() == stopped {
+            return;
         }
+        match stopped {
+            true => cut.give(),
+            false => *cut = Arc::default(),
+        }
+        drop(cut);
+        self.tell();
     }
 
     /// How slow flows have to be from now on, in bits a second.
