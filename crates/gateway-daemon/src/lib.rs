@@ -77,5 +77,8 @@ fn error_text(error: &ConfigError) -> String {
     if let Some(cause) = std::error::Error::source(error) {
         text.push_str(&format!(": {cause}"));
     }
+    if matches!(error, ConfigError::Read { .. }) {
+        text.push_str("; name another file, or make one with `portcullis gateway create NAME`");
+    }
     text
 }

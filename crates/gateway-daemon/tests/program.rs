@@ -36,7 +36,9 @@ fn a_configuration_is_checked_and_nothing_is_started() {
     std::fs::write(&bad, "name = \"fra1\"\ngrant = 1\n").expect("written");
     check(&checked(&bad), 2, "error: --config: ");
     check(&checked(&bad), 2, "unknown field `grant`");
-    check(&checked(&directory.path().join("none.toml")), 2, "none.toml");
+    let none = checked(&directory.path().join("none.toml"));
+    check(&none, 2, "none.toml: cannot be read");
+    check(&none, 2, "portcullis gateway create");
 }
 
 #[test]
